@@ -1,0 +1,1 @@
+"""Scores: one signature for all, `metric(forecast, reference, *, reduce=...)`."""

@@ -1,0 +1,1 @@
+"""The dashboard: what `panel serve explorer/app.py` opens."""
