@@ -1,0 +1,45 @@
+"""The direction of imports: explorer -> core, train -> core, and nothing else between them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# A package and what none of its modules may import.
+FORBIDDEN = {
+    "core": {"train", "explorer", "tramontana", "panel", "bokeh", "holoviews", "lightning", "typer", "rich", "yaml"},
+    "explorer": {"train", "tramontana"},
+    "train": {"explorer", "tramontana"},
+}
+
+
+def imported_packages(source: str) -> set[str]:
+    """Top-level names of every import statement, also of those inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_go_one_way(package):
+    modules = sorted((ROOT / package).rglob("*.py"))
+    assert modules
+    for module in modules:
+        wrong = imported_packages(module.read_text()) & FORBIDDEN[package]
+        assert not wrong, f"{module.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+def test_the_check_sees_imports_inside_functions():
+    assert imported_packages("def f():\n    from train.unet import x\n    import os.path") == {"train", "os"}
+
+
+def test_core_neither_unpickles_nor_runs_foreign_code():
+    for module in (ROOT / "core").rglob("*.py"):
+        source = module.read_text()
+        assert "pickle" not in imported_packages(source), module
+        assert "torch.load(" not in source, module

@@ -1,0 +1,277 @@
+"""The command line. Every command is a thin call of a function that can also be called from Python.
+
+Modules are imported inside the commands, so that `tramontana --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    help="Tramontana: explore generative downscaling of near-surface weather.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+ingest = typer.Typer(help="Bring your own data into a store.", no_args_is_help=True)
+train = typer.Typer(help="Train models.", no_args_is_help=True)
+checkpoint = typer.Typer(help="Look at model files.", no_args_is_help=True)
+app.add_typer(ingest, name="ingest")
+app.add_typer(train, name="train")
+app.add_typer(checkpoint, name="checkpoint")
+
+out = Console()
+err = Console(stderr=True)
+
+DEMO_STORE = Path("data/demo.zarr")
+DEMO_START = datetime(2016, 1, 4)
+
+
+@contextmanager
+def progress_bar(label: str, unit: str = "hours") -> Iterator[Callable[[int, int], None]]:
+    """A bar that shows what was really done: call it with (done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def rows_table(title: str | None, header: list[str], rows: list[list[str]]) -> Table:
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def show_store(path: Path) -> None:
+    """Print what a store holds and which downscalers can run on it."""
+    from core.data.store import Store
+    from core.downscale import available_downscalers
+
+    store = Store.open(path)
+    synthetic = " [bold](synthetic)[/bold]" if store.attrs.get("synthetic") else ""
+    out.print(f"[bold]{path}[/bold]: {store.attrs.get('title', 'untitled')}{synthetic}", highlight=False)
+    for line in store.contents.sentences():
+        out.print(f"  {line}", highlight=False)
+    downscalers, _ = available_downscalers()
+    for downscaler in downscalers:
+        obstacles = downscaler.obstacles(store.contents, store.domain)
+        verdict = "can run" if not obstacles else f"can't run: {' '.join(obstacles)}"
+        out.print(f"  {downscaler.label}: {verdict}", highlight=False)
+
+
+@app.command()
+def demo(
+    out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")] = DEMO_STORE,
+    start: Annotated[datetime, typer.Option(help="First hour (UTC).", formats=["%Y-%m-%d"])] = DEMO_START,
+    hours: Annotated[int, typer.Option(min=1, help="Hours from the start of each day chosen.")] = 24,
+    days: Annotated[
+        int, typer.Option(min=1, help="How many days, spread evenly over a year from the start.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Another seed is another weather.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that make weeks at the same time.")] = 1,
+    report: Annotated[bool, typer.Option("--report", help="Check the properties of the nature run.")] = False,
+    era5: Annotated[
+        Path | None, typer.Option(help="With --report: ERA5 2-m temperature (NetCDF) to compare with.")
+    ] = None,
+) -> None:
+    """Make a store of synthetic weather over the real map of Italy (the nature run)."""
+    from core.data.nature_run import NatureRunConfig, demo_hours, write_nature_run
+    from core.data.statics import load_italy_static
+    from core.domain import ITALY
+
+    config = NatureRunConfig(seed=seed)
+    if report:
+        _demo_report(config, era5)
+        return
+    chosen = demo_hours(start, days=days, hours=hours)
+    static = load_italy_static()
+    try:
+        with progress_bar("Synthetic weather") as progress:
+            write_nature_run(out_path, ITALY, static, config, chosen, workers=workers, progress=progress)
+    except KeyboardInterrupt:
+        err.print(f"Stopped. What is done is kept in {out_path}; the same command continues it.")
+        raise typer.Exit(130) from None
+    show_store(out_path)
+
+
+def _demo_report(config: Any, era5: Path | None) -> None:
+    from core.data.nature_report import plot_report, report
+    from core.data.statics import load_italy_static
+    from core.domain import ITALY
+
+    with progress_bar("Nature run report") as progress:
+        result = report(ITALY, load_italy_static(), config, era5_sample=era5, progress=progress)
+    rows = [
+        [row.name, row.formatted_value, row.formatted_band, "yes" if row.holds else "NO"] for row in result.rows
+    ]
+    out.print(rows_table("Nature run (synthetic)", ["property", "value", "band", "holds"], rows))
+    picture = Path("data/nature-run-report.png")
+    plot_report(result, picture)
+    out.print(f"Picture: {picture}")
+    if not result.holds:
+        raise typer.Exit(1)
+
+
+@ingest.command("era5")
+def ingest_era5(
+    files: Annotated[list[Path], typer.Argument(help="NetCDF files (or a zip of them) from the CDS.")],
+    out_path: Annotated[Path, typer.Option("--out", help="Store to make.")],
+    append: Annotated[bool, typer.Option("--append", help="Add later hours to an existing store.")] = False,
+) -> None:
+    """Regrid ERA5 files to the coarse grid of Italy. Any subset of the 14 predictors, any area."""
+    from core.data.era5 import ingest as run
+    from core.data.statics import load_italy_static
+    from core.domain import ITALY
+
+    with progress_bar("ERA5") as progress:
+        report = run(
+            files, out_path, ITALY, static=load_italy_static(), append=append, progress=progress
+        )
+    for line in report.sentences():
+        out.print(line, highlight=False)
+    show_store(out_path)
+
+
+@app.command()
+def statics(
+    elevation: Annotated[Path, typer.Option(help="Elevation model, GeoTIFF or NetCDF, metres.")],
+    out_path: Annotated[Path, typer.Option("--out", help="NetCDF file to write.")],
+    land_cover: Annotated[Path | None, typer.Option(help="Land-cover classes, GeoTIFF or NetCDF.")] = None,
+    land_mask: Annotated[Path | None, typer.Option(help="Land fraction or mask, GeoTIFF or NetCDF.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Take the domain of this store instead of Italy.")] = None,
+) -> None:
+    """Average an elevation model and a land-cover map of yours to the fine grid."""
+    from core.data.statics import build_static, save_static
+    from core.data.store import Store
+    from core.domain import ITALY
+
+    domain = ITALY if store is None else Store.open(store).domain
+    static = build_static(domain, elevation=elevation, land_cover=land_cover, land_mask=land_mask)
+    save_static(static, out_path)
+    out.print(f"Wrote {out_path}: {', '.join(map(str, static.data_vars))}.", highlight=False)
+
+
+@app.command()
+def show(
+    store: Annotated[Path, typer.Argument(help="A store.")],
+    validate: Annotated[bool, typer.Option("--validate", help="Read every hour and check its values.")] = False,
+) -> None:
+    """What a store holds, what is missing, and which downscalers can run."""
+    show_store(store)
+    if validate:
+        from core.data.store import Store
+
+        problems = Store.open(store).validate()
+        for problem in problems:
+            out.print(f"[red]Problem:[/red] {problem}", highlight=False)
+        if problems:
+            raise typer.Exit(1)
+        out.print("  Every hour was read and is sound.")
+
+
+@train.command("unet")
+def train_unet(
+    store: Annotated[Path, typer.Argument(help="Store with fine truth.")],
+    config: Annotated[str, typer.Option(help="Name of a shipped config, or a YAML file.")] = "unet-demo",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change one value: key=value.")] = None,
+    out_path: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/unet"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not continue an interrupted run.")] = False,
+) -> None:
+    """Train a UNet; the same command continues a run that was stopped."""
+    from train.config import load_config
+    from train.unet import train_unet as run
+
+    settings = load_config(config, set_ or [])
+    with progress_bar("Training", "steps") as progress:
+        path = run(settings, store, out_path, resume=not fresh, progress=progress)
+    out.print(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.", highlight=False)
+
+
+@app.command()
+def evaluate(
+    store: Annotated[Path, typer.Argument(help="Store with fine truth.")],
+    split: Annotated[str, typer.Option(help="train, validation, test (blocked weeks) or all.")] = "test",
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints; by default those that ship.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the scores of every hour here.")] = None,
+) -> None:
+    """Scores of every downscaler that can run, over the hours of one split, as a Markdown table."""
+    from core.data.samples import split_hours
+    from core.data.store import Store
+    from core.downscale import available_downscalers
+    from core.evaluate import evaluate_hours, markdown_table
+
+    opened = Store.open(store)
+    hours = split_hours(opened.hours, split)
+    downscalers, unusable = available_downscalers(checkpoints)
+    for path, reason in unusable:
+        err.print(f"{path}: {reason}", highlight=False)
+    runnable = [d for d in downscalers if not d.obstacles(opened.contents, opened.domain)]
+    with progress_bar("Evaluation") as progress:
+        scores = evaluate_hours(opened, runnable, hours, progress=progress)
+    out.print(f"{hours.size} hours of the {split} split of {store}.\n", highlight=False)
+    print(markdown_table(scores))
+    if csv is not None:
+        scores.to_dataframe().to_csv(csv)
+
+
+@checkpoint.command("show")
+def checkpoint_show(file: Annotated[Path, typer.Argument(help="A .safetensors checkpoint.")]) -> None:
+    """What a checkpoint is: model, variables, domain, provenance."""
+    from core.checkpoint import describe, load
+
+    for key, value in describe(load(file).header):
+        out.print(f"[bold]{key}[/bold]: {value}", highlight=False)
+
+
+@app.command()
+def explore(
+    stores: Annotated[list[Path] | None, typer.Argument(help="Stores; by default data/*.zarr.")] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints; by default those that ship.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5006,
+    address: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "localhost",
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
+    demo_store: Annotated[
+        bool, typer.Option("--demo", help="First make (or finish) the demo store if none is named.")
+    ] = False,
+) -> None:
+    """Open the explorer in a browser (the same as `panel serve explorer/app.py`)."""
+    if demo_store and not stores:
+        from core.data.store import Store
+
+        if not DEMO_STORE.exists() or Store.open(DEMO_STORE).pending.size:
+            out.print(f"Making a day of synthetic weather in {DEMO_STORE}, once, in about a minute.")
+            demo()
+    from explorer.serve import serve
+
+    serve(stores or [], checkpoints, port=port, address=address, open_browser=open_browser)
+
+
+def main() -> None:
+    """Entry point: known errors are one sentence, never a stack trace."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            sys.exit(0)
+        err.print(f"[red]Error:[/red] {error}", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
