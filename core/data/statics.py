@@ -257,7 +257,8 @@ def load_italy_static() -> xr.Dataset:
 
 
 def _open(path: Path) -> Any:
-    if not path.exists():
+    # GDAL names one variable of a NetCDF file like this: netcdf:FILE:VARIABLE.
+    if not str(path).lower().startswith("netcdf:") and not path.exists():
         raise StaticError(f"There is no file {path}.")
     try:
         source = rasterio.open(path)
