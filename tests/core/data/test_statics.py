@@ -109,6 +109,8 @@ def test_netcdf_elevation(tmp_path, elevation):
     data = xr.Dataset({"z": (("y", "x"), values[:16, :32])}, coords={"y": grid.y, "x": grid.x}).rio.write_crs(
         grid.crs
     )
+    for axis in ("x", "y"):
+        data[axis].attrs = {"standard_name": f"projection_{axis}_coordinate", "units": "m"}
     data.to_netcdf(tmp_path / "dem.nc")
     static = build_static(DOMAIN, elevation=f"netcdf:{tmp_path / 'dem.nc'}:z")
     np.testing.assert_allclose(static["orography"].values, values[:16, :32], rtol=1e-5)
