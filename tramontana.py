@@ -75,10 +75,9 @@ def show_store(path: Path) -> None:
 def demo(
     out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")] = DEMO_STORE,
     start: Annotated[datetime, typer.Option(help="First hour (UTC).", formats=["%Y-%m-%d"])] = DEMO_START,
-    hours: Annotated[int, typer.Option(min=1, help="Hours from the start of each day chosen.")] = 24,
-    days: Annotated[
-        int, typer.Option(min=1, help="How many days, spread evenly over a year from the start.")
-    ] = 1,
+    hours: Annotated[int, typer.Option(min=1, max=168, help="Hours to keep from each start.")] = 24,
+    starts: Annotated[int, typer.Option(min=1, help="How many starts, so many weeks apart:")] = 1,
+    weeks_apart: Annotated[int, typer.Option(min=1, help="Weeks from one start to the next.")] = 3,
     seed: Annotated[int, typer.Option(help="Another seed is another weather.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that make weeks at the same time.")] = 1,
     report: Annotated[bool, typer.Option("--report", help="Check the properties of the nature run.")] = False,
@@ -87,7 +86,9 @@ def demo(
     ] = None,
 ) -> None:
     """Make a store of synthetic weather over the real map of Italy (the nature run)."""
-    from core.data.nature_run import NatureRunConfig, demo_hours, write_nature_run
+    import numpy as np
+
+    from core.data.nature_run import NatureRunConfig, write_nature_run
     from core.data.statics import load_italy_static
     from core.domain import ITALY
 
@@ -95,7 +96,8 @@ def demo(
     if report:
         _demo_report(config, era5)
         return
-    chosen = demo_hours(start, days=days, hours=hours)
+    first = np.datetime64(start, "h") + np.arange(starts) * np.timedelta64(7 * 24 * weeks_apart, "h")
+    chosen = (first[:, None] + np.arange(hours)).ravel()
     static = load_italy_static()
     try:
         with progress_bar("Synthetic weather") as progress:

@@ -8,7 +8,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # A package and what none of its modules may import.
 FORBIDDEN = {
-    "core": {"train", "explorer", "tramontana", "panel", "bokeh", "holoviews", "lightning", "typer", "rich", "yaml"},
+    "core": {
+        "train",
+        "explorer",
+        "tramontana",
+        "panel",
+        "bokeh",
+        "holoviews",
+        "lightning",
+        "typer",
+        "rich",
+        "yaml",
+    },
     "explorer": {"train", "tramontana"},
     "train": {"explorer", "tramontana"},
 }

@@ -16,7 +16,10 @@ COMMANDS = ["demo", "ingest", "statics", "show", "train", "evaluate", "checkpoin
 
 def run_main(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "tramontana", *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tramontana", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -49,7 +52,13 @@ def test_show_and_validate(tmp_path):
     store.write(times, {"t2m": np.full((2, 4, 4), 280.0)})
     result = run_main("show", store.path, "--validate")
     assert result.returncode == 0, result.stderr
-    for text in ("(synthetic)", "2 hours", "Missing predictors: msl", "Quadratic interpolation: can run", "sound"):
+    for text in (
+        "(synthetic)",
+        "2 hours",
+        "Missing predictors: msl",
+        "Quadratic interpolation: can run",
+        "sound",
+    ):
         assert text in result.stdout
     store.write(times, {"t2m": np.full((2, 4, 4), 7.0)})
     result = run_main("show", store.path, "--validate")

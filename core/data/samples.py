@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, random_split
 
-from core.variables import LAND_COVER_CLASSES, PREDICTORS, VARIABLES
+from core.variables import LAND_COVER_CLASSES, PREDICTORS
 
 if TYPE_CHECKING:
     from core.data.store import Store
@@ -261,3 +261,246 @@ def compute_normalization(
         orography=moments["static", "orography"].mean_std("orography"),
         latitude=moments["static", "latitude"].mean_std("latitude"),
     )
+
+
+# --- splits -----------------------------------------------------------------------------------------
+
+SplitMethod = Literal["blocked", "random"]
+Part = Literal["train", "validation", "test"]
+
+_MONDAY = np.datetime64("1970-01-05", "D")
+_CYCLE = 20
+_FIRST_WEEK: Mapping[Part, int] = {"train": 0, "validation": 14, "test": 17}
+RANDOM_FRACTIONS = (0.7, 0.15, 0.15)
+RANDOM_SEED = 42
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Hours for training, for choosing among models, and for the final test.
+
+    ``method`` says how they were chosen, ``left_out`` holds the hours that belong to none of the three.
+    """
+
+    method: SplitMethod
+    train: Hours
+    validation: Hours
+    test: Hours
+    left_out: Hours
+
+    def describe(self) -> str:
+        """One sentence for reports and provenance."""
+        how = (
+            "whole ISO weeks by week number (14 train, 3 validation, 3 test of each 20)"
+            if self.method == "blocked"
+            else f"random hours (0.7, 0.15, 0.15; seed {RANDOM_SEED})"
+        )
+        left_out = f", {self.left_out.size} left out" if self.left_out.size else ""
+        return (
+            f"Split by {how}: {self.train.size} hours to train, {self.validation.size} to validate, "
+            f"{self.test.size} to test{left_out}."
+        )
+
+
+def week_number(times: ArrayLike) -> NDArray[np.int64]:
+    """ISO weeks (Monday 00 UTC to Sunday) counted from that of Monday 1970-01-05, which is week 0.
+
+    Counted through, not anew each year: the number depends on the date alone and no season always falls
+    into the same part of a split.
+    """
+    days = np.asarray(times).astype("datetime64[D]") - _MONDAY
+    weeks: NDArray[np.int64] = np.floor_divide(days.astype(np.int64), 7)
+    return weeks
+
+
+def blocked_split(times: ArrayLike) -> Split:
+    """Whole weeks by :func:`week_number`: of each 20, weeks 0-13 train, 14-16 validate, 17-19 test.
+
+    The first day (Monday) of a week that follows a week of another part is left out, so that parts are at
+    least a day apart. Each hour's part is a function of its date alone: a growing store moves no hour.
+    """
+    hours = np.atleast_1d(np.asarray(times, dtype="datetime64[ns]"))
+    position = week_number(hours) % _CYCLE
+    starts = np.array(sorted(_FIRST_WEEK.values()))
+    part = np.searchsorted(starts, position, side="right") - 1
+    monday = ((hours.astype("datetime64[D]") - _MONDAY).astype(np.int64) % 7) == 0
+    left_out = monday & np.isin(position, starts)
+    train, validation, test = (hours[(part == number) & ~left_out] for number in range(3))
+    return Split("blocked", train, validation, test, hours[left_out])
+
+
+def random_split_hours(times: ArrayLike) -> Split:
+    """The published split: fractions 0.7, 0.15 and 0.15 of a permutation by ``torch.Generator`` seed 42.
+
+    Neighbouring hours fall into different parts, so validation and test flatter a model; and hours change
+    their part when the store grows. For comparison with published scores only.
+    """
+    hours = np.atleast_1d(np.asarray(times, dtype="datetime64[ns]"))
+    generator = torch.Generator().manual_seed(RANDOM_SEED)
+    positions = cast("Dataset[int]", range(hours.size))
+    parts = random_split(positions, RANDOM_FRACTIONS, generator=generator)
+    train, validation, test = (hours[np.sort(np.asarray(part.indices, dtype=np.intp))] for part in parts)
+    return Split("random", train, validation, test, hours[:0])
+
+
+def split(times: ArrayLike, method: SplitMethod = "blocked") -> Split:
+    """Hours divided by the named method, see :func:`blocked_split` and :func:`random_split_hours`."""
+    if method not in ("blocked", "random"):
+        raise SampleError(f"There is no split named {method!r}; use blocked or random.")
+    return blocked_split(times) if method == "blocked" else random_split_hours(times)
+
+
+def split_hours(times: ArrayLike, part: str, method: SplitMethod = "blocked") -> Hours:
+    """Hours of one part: "train", "validation" or "test"; "all" gives every hour.
+
+    Raises SampleError for another word, or where no hour falls into the part.
+    """
+    hours: Hours = np.atleast_1d(np.asarray(times, dtype="datetime64[ns]"))
+    if part == "all":
+        return hours
+    if part not in _FIRST_WEEK:
+        raise SampleError(f"A split has the parts train, validation, test, or all of them; not {part!r}.")
+    chosen: Hours = getattr(split(hours, method), part)
+    if chosen.size == 0:
+        raise SampleError(
+            f"None of the {hours.size} hours falls into the {part} part of the {method} split. "
+            "Use more weeks, or choose another part."
+        )
+    return chosen
+
+
+# --- samples ----------------------------------------------------------------------------------------
+
+
+class HourDataset(Dataset[dict[str, Tensor]]):
+    """Standardised samples of a store: ``coarse`` (predictors, h, w), ``static`` (18, H, W) and
+    ``target`` (targets, H, W), float32.
+
+    An item is asked for by its position in ``hours``, or by (epoch, position). With ``crop`` (fine pixels)
+    it is a square window whose place is a pure function of (seed, epoch, position), aligned on the coarse
+    grid; without, the whole domain.
+
+    Hours are kept standardised in memory when all fit into ``cache_bytes``, else each is read again every
+    time. ``progress`` follows that first reading.
+
+    Raises SampleError for a crop that does not fit, no hours, or (on reading) incomplete fields.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        hours: ArrayLike,
+        normalization: Normalization,
+        targets: Sequence[str] = ("t2m",),
+        crop: int | None = None,
+        seed: int = 0,
+        *,
+        cache_bytes: float = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        domain = store.domain
+        if crop is not None and (crop < domain.ratio or crop % domain.ratio or crop > min(domain.fine.shape)):
+            height, width = domain.fine.shape
+            raise SampleError(
+                f"Crops of {crop} fine pixels don't fit: choose a multiple of {domain.ratio} (one coarse "
+                f"cell) up to {min(height, width)}, the shorter side of the domain ({height} x {width})."
+            )
+        self.hours: Hours = np.atleast_1d(np.asarray(hours, dtype="datetime64[ns]"))
+        if self.hours.size == 0:
+            raise SampleError("There are no hours to take samples from.")
+        self.targets = tuple(targets)
+        self.crop = crop
+        self.seed = seed
+        self._store = store
+        self._normalization = normalization
+        self._ratio = domain.ratio
+        self._static = normalization.statics_to_tensor(store.read_static())
+        self._cached: tuple[Tensor, Tensor] | None = None
+        shapes = (
+            (self.hours.size, len(normalization.predictors), *domain.coarse.shape),
+            (self.hours.size, len(self.targets), *domain.fine.shape),
+        )
+        if sum(4 * math.prod(shape) for shape in shapes) <= cache_bytes:
+            self._cached = (torch.empty(shapes[0]), torch.empty(shapes[1]))
+            for start in range(0, self.hours.size, 24):
+                rows = slice(start, start + 24)
+                self._cached[0][rows], self._cached[1][rows] = self._read(self.hours[rows])
+                if progress is not None:
+                    progress(min(start + 24, self.hours.size), self.hours.size)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that the kept hours take; 0 where they are read anew each time."""
+        return sum(tensor.nbytes for tensor in self._cached or ())
+
+    def __len__(self) -> int:
+        return int(self.hours.size)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= position < len(self):
+            raise IndexError(f"There are {len(self)} hours; there is no position {position}.")
+        if self._cached is not None:
+            coarse, target = self._cached[0][position], self._cached[1][position]
+        else:
+            batch = self._read(self.hours[position : position + 1])
+            coarse, target = batch[0][0], batch[1][0]
+        static = self._static
+        if self.crop is not None:
+            cells = self.crop // self._ratio
+            row, column = self._corner(epoch, position, cells)
+            coarse = coarse[:, row : row + cells, column : column + cells]
+            fine = (
+                slice(None),
+                slice(row * self._ratio, row * self._ratio + self.crop),
+                slice(column * self._ratio, column * self._ratio + self.crop),
+            )
+            static, target = static[fine], target[fine]
+        return {"coarse": coarse, "static": static, "target": target}
+
+    def _corner(self, epoch: int, position: int, cells: int) -> tuple[int, int]:
+        """Northern row and western column of the crop, in coarse cells."""
+        height, width = self._store.domain.coarse.shape
+        generator = np.random.default_rng((self.seed, epoch, position))
+        return int(generator.integers(height - cells + 1)), int(generator.integers(width - cells + 1))
+
+    def _read(self, hours: Hours) -> tuple[Tensor, Tensor]:
+        coarse = self._store.read_coarse(hours, tuple(self._normalization.predictors))
+        fine = self._store.read_fine(hours, self.targets)
+        return (
+            self._normalization.predictors_to_tensor(coarse),
+            self._normalization.targets_to_tensor(fine, self.targets),
+        )
+
+
+class RoundSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, position) of one round of training; a round has any number of samples.
+
+    Training runs through one endless sequence of shuffled epochs and takes the next ``samples`` of it each
+    round. The sequence is a pure function of (seed, place in it), so that a run resumed at a round repeats
+    no sample and leaves none out. :meth:`set_epoch` chooses the round (the name is Lightning's).
+    """
+
+    def __init__(self, hours: int, samples: int, seed: int = 0) -> None:
+        if hours < 1 or samples < 1:
+            raise SampleError(f"A round needs at least one hour and one sample; got {hours} and {samples}.")
+        self.hours = hours
+        self.samples = samples
+        self.seed = seed
+        self.round = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the round, counted from 0."""
+        self.round = epoch
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start = self.round * self.samples
+        order, shuffled = np.empty(0, np.intp), -1
+        for place in range(start, start + self.samples):
+            epoch, position = divmod(place, self.hours)
+            if epoch != shuffled:
+                order, shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.hours), epoch
+            yield epoch, int(order[position])

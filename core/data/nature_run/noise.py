@@ -54,7 +54,8 @@ class BandNoise:
     def draw(self, rng: np.random.Generator) -> Tensor:
         """One field (H, W), float32, mean 0 and variance 1."""
         white = torch.from_numpy(rng.standard_normal(self.shape, dtype=np.float32))
-        return torch.fft.irfft2(torch.fft.rfft2(white) * self._filter, s=self.shape)
+        field: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * self._filter, s=self.shape)
+        return field
 
     @property
     def mean_wavenumber(self) -> float:

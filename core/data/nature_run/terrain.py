@@ -124,8 +124,8 @@ def _checked(domain: Domain, static: xr.Dataset) -> tuple[Field, Field, Field]:
     expected = domain.fine.shape
     if height.shape != expected or land.shape != expected or cover.shape != (LAND_COVER_CLASSES, *expected):
         raise ValueError(
-            f"The static fields have the shapes {height.shape}, {land.shape} and {cover.shape}; the fine grid "
-            f"of {domain.name} needs {expected} and {LAND_COVER_CLASSES} land-cover classes."
+            f"The static fields have the shapes {height.shape}, {land.shape} and {cover.shape}; the fine "
+            f"grid of {domain.name} needs {expected} and {LAND_COVER_CLASSES} land-cover classes."
         )
     for name, values in (("orography", height), ("land_fraction", land), ("land_cover", cover)):
         if not np.isfinite(values).all():
@@ -159,7 +159,7 @@ def valley_and_ridge(height: Field, cell: float) -> tuple[Field, Field]:
     bottom = gaussian_filter(minimum_filter(height, window, mode="nearest"), window / 3, mode="nearest")
     relief = np.maximum(top - bottom, 250.0)
     position = (height - near) / relief
-    enclosed = np.clip((top - height) / 900.0, 0, 1)
+    enclosed = np.clip((top - height) / 600.0, 0, 1)
     return (
         (np.clip(-position * 3.0, 0, 1) * enclosed).astype(np.float32),
         np.clip(position * 3.0, 0, 1).astype(np.float32),

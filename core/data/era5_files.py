@@ -1,0 +1,696 @@
+"""Reading one ERA5 file as people have it: NetCDF of both generations of the CDS, also zipped.
+
+:func:`open_files` turns files into :class:`Series`, one per predictor and file, that give fields in SI units
+at time stamps, whatever the file calls them. It understands
+
+* ``time`` or ``valid_time``, one stamp or many, also (time, step) with a two-dimensional ``valid_time`` as
+  cfgrib writes it;
+* ``expver`` as a dimension (final and preliminary data side by side, merged here) or as a coordinate, and a
+  ``number`` dimension of one member;
+* pressure levels under any of their names, in hPa or Pa, of which 850 hPa is taken;
+* packed values, the usual names of each variable, and the usual units;
+* the surface geopotential, or the orography made from it, as a constant.
+
+Nothing in a file is executed, and names inside archives never become paths.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from core.variables import PREDICTORS, VARIABLES
+
+FloatArray = NDArray[np.float64]
+Times = NDArray[np.datetime64]
+
+STANDARD_GRAVITY = 9.80665
+"""[m s-2], with which ECMWF defines geopotential height."""
+
+LEVEL = 850.0
+"""[hPa], the pressure level of the predictors."""
+
+_SLAB_VALUES = 16_000_000
+# Most values read at once because a chunk of the file spans them; 128 MB as float64.
+
+
+class Era5Error(ValueError):
+    """A file that can't be used as ERA5 data; the message names the file, the fault and the way out."""
+
+
+# ---------------------------------------------------------------- names and units
+
+_SURFACE_NAMES: dict[str, tuple[str, ...]] = {
+    "t2m": ("t2m", "2t", "var_2t", "var167", "2m_temperature", "2_metre_temperature"),
+    "msl": ("msl", "var_msl", "var151", "mean_sea_level_pressure"),
+    "u10": ("u10", "10u", "var_10u", "var165", "10m_u_component_of_wind", "10_metre_u_wind_component"),
+    "v10": ("v10", "10v", "var_10v", "var166", "10m_v_component_of_wind", "10_metre_v_wind_component"),
+    "d2m": (
+        "d2m",
+        "2d",
+        "var_2d",
+        "var168",
+        "2m_dewpoint_temperature",
+        "2_metre_dewpoint_temperature",
+    ),
+    "sst": ("sst", "sstk", "var34", "sea_surface_temperature"),
+    "sd": ("sd", "var141", "snow_depth", "snow_depth_water_equivalent"),
+    "tp": ("tp", "var228", "total_precipitation"),
+    "ssrd": (
+        "ssrd",
+        "var169",
+        "surface_solar_radiation_downwards",
+        "surface_short_wave_solar_radiation_downwards",
+    ),
+}
+_LEVEL_NAMES: dict[str, tuple[str, ...]] = {
+    "q850": ("q", "var133", "specific_humidity"),
+    "t850": ("t", "var130", "temperature"),
+    "u850": ("u", "var131", "u_component_of_wind"),
+    "v850": ("v", "var132", "v_component_of_wind"),
+    "w850": ("w", "var135", "vertical_velocity"),
+}
+_OROGRAPHY_NAMES = (
+    "z",
+    "var129",
+    "geopotential",
+    "geopotential_at_surface",
+    "surface_geopotential",
+    "orography",
+)
+
+_SURFACE = {alias: name for name, aliases in _SURFACE_NAMES.items() for alias in aliases}
+_SURFACE |= {name: name for name in _LEVEL_NAMES}  # "t850": the level is in the name
+_AT_LEVEL = {alias: name for name, aliases in _LEVEL_NAMES.items() for alias in aliases}
+
+Spellings = dict[str, tuple[float, float]]
+
+
+def _spellings(factor: float, offset: float, *names: str) -> Spellings:
+    return dict.fromkeys(names, (factor, offset))
+
+
+# Spelt without stars, carets and spaces; value in table units = file value * factor + offset.
+_UNITS: dict[str, Spellings] = {
+    "K": _spellings(1, 0, "k", "kelvin")
+    | _spellings(1, 273.15, "c", "degc", "°c", "celsius", "degreescelsius", "degreecelsius"),
+    "Pa": _spellings(1, 0, "pa") | _spellings(100, 0, "hpa", "mbar", "mb", "millibar", "millibars"),
+    "m s-1": _spellings(1, 0, "ms-1", "m/s"),
+    "m": _spellings(1, 0, "m", "metre", "metres", "mofwaterequivalent", "mwaterequivalent")
+    | _spellings(1e-3, 0, "mm", "kgm-2", "kg/m2", "millimetre", "millimetres"),
+    "kg kg-1": _spellings(1, 0, "kgkg-1", "kg/kg", "1") | _spellings(1e-3, 0, "gkg-1", "g/kg"),
+    "J m-2": _spellings(1, 0, "jm-2", "j/m2")
+    | _spellings(1e3, 0, "kjm-2", "kj/m2")
+    | _spellings(1e6, 0, "mjm-2", "mj/m2"),
+    "Pa s-1": _spellings(1, 0, "pas-1", "pa/s"),
+    "m2 s-2": _spellings(1 / STANDARD_GRAVITY, 0, "m2s-2", "m2/s2", "jkg-1")
+    | _spellings(1, 0, "m", "gpm", "metre", "metres"),
+}
+_NOT_NEGATIVE = ("sd", "tp", "ssrd")
+
+
+def _plain(text: object) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", str(text).lower()).strip("_")
+
+
+def _conversion(label: str, name: str, array: xr.DataArray, units: str) -> tuple[float, float]:
+    """(factor, offset) to ``units`` from those that the file states; none stated are taken for right."""
+    stated = str(array.attrs.get("units", "")).strip()
+    spelt = re.sub(r"[\s*^]+", "", stated).lower()
+    if not spelt:
+        return next(iter(_UNITS[units].values()))
+    if spelt not in _UNITS[units]:
+        raise Era5Error(
+            f"{label}: {name} is in {stated!r}, which is not a unit that it can have; convert it to {units}."
+        )
+    return _UNITS[units][spelt]
+
+
+# ---------------------------------------------------------------- one predictor in one file
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Names of the dimensions of a variable; None where it has no such dimension.
+
+    ``best_first`` are the positions along ``version`` (expver), final data before preliminary.
+    """
+
+    latitude: str
+    longitude: str
+    time: str | None = None
+    step: str | None = None
+    version: str | None = None
+    best_first: tuple[int, ...] = ()
+
+    @property
+    def horizontal(self) -> tuple[str, str]:
+        return self.latitude, self.longitude
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        leading = (self.time, self.step, self.version)
+        return (*(axis for axis in leading if axis is not None), *self.horizontal)
+
+    def steps(self, array: xr.DataArray) -> int:
+        return 1 if self.step is None else int(array.sizes[self.step])
+
+
+@dataclass(frozen=True, eq=False)
+class _Slab:
+    """Values of the time positions start:stop in a window."""
+
+    start: int
+    stop: int
+    rows: slice
+    columns: tuple[slice, ...]
+    values: FloatArray
+
+    def holds(self, first: int, stop: int, rows: slice, columns: tuple[slice, ...]) -> bool:
+        return (self.rows, self.columns) == (rows, columns) and self.start <= first and stop <= self.stop
+
+
+@dataclass(eq=False)
+class Series:
+    """One predictor (or the orography) in one file.
+
+    Attributes
+    ----------
+    predictor : short name of :mod:`core.variables`, or ``"orography"``
+    label : the file, as messages name it
+    name : what the file calls the variable
+    times : time stamps (UTC) in the order of the file, datetime64[ns], shape (n,); NaT where a slot of a
+        (time, step) table is empty; one NaT for the orography
+    longitude, latitude : [degree] as in the file
+    since_midnight : whether the file says that it accumulates since 00 UTC, as ERA5-Land does
+    """
+
+    predictor: str
+    label: str
+    name: str
+    times: Times
+    longitude: FloatArray
+    latitude: FloatArray
+    since_midnight: bool
+    _array: xr.DataArray = field(repr=False)
+    _axes: _Axes = field(repr=False)
+    _factor: float = field(repr=False)
+    _offset: float = field(repr=False)
+    _slab: _Slab | None = field(default=None, repr=False)
+
+    def read(self, positions: NDArray[np.intp], rows: slice, columns: tuple[slice, ...]) -> FloatArray:
+        """Fields at ``positions`` of ``times`` in SI units, shape (n, rows, columns); NaN where missing.
+
+        What a compressed chunk of the file holds beyond ``positions`` is kept for the next call, so read
+        forward in time.
+
+        Raises Era5Error where the file can't be read or holds impossible values.
+        """
+        outer, step = np.divmod(positions, self._axes.steps(self._array))
+        first, stop = int(outer.min()), int(outer.max()) + 1
+        slab = self._slab
+        if slab is None or not slab.holds(first, stop, rows, columns):
+            end = self._slab_end(first, stop, rows, columns)
+            slab = _Slab(first, end, rows, columns, self._load(slice(first, end), rows, columns))
+        self._slab = slab if slab.stop > stop else None
+        fields: FloatArray = slab.values[outer - slab.start, step]
+        return fields
+
+    def read_constant(self, rows: slice, columns: tuple[slice, ...]) -> FloatArray:
+        """The first field, shape (rows, columns)."""
+        constant: FloatArray = self._load(slice(0, 1), rows, columns)[0, 0]
+        return constant
+
+    def _slab_end(self, first: int, stop: int, rows: slice, columns: tuple[slice, ...]) -> int:
+        """Where to stop reading, so that compressed chunks that span many hours are read once."""
+        if self._axes.time is None:
+            return stop
+        chunk = int(self._array.encoding.get("preferred_chunks", {}).get(self._axes.time, 1))
+        horizontal = (rows.stop - rows.start) * sum(part.stop - part.start for part in columns)
+        others = [axis for axis in (self._axes.step, self._axes.version) if axis is not None]
+        per_time = horizontal * math.prod(self._array.sizes[axis] for axis in others)
+        aligned = min(-(-stop // chunk) * chunk, self._array.sizes[self._axes.time])
+        end: int = max(stop, min(aligned, first + _SLAB_VALUES // max(per_time, 1)))
+        return end
+
+    def _load(self, times: slice, rows: slice, columns: tuple[slice, ...]) -> FloatArray:
+        """Fields (time, step, rows, columns) in SI units."""
+        axes = self._axes
+        window: dict[Any, slice] = {axes.latitude: rows}
+        if axes.time is not None:
+            window[axes.time] = times
+        try:
+            parts = [
+                # Transposed after loading: a transposed lazy array is read point by point.
+                np.asarray(
+                    self._array.isel({**window, axes.longitude: part}).load().transpose(*axes.order).values,
+                    np.float64,
+                )
+                for part in columns
+            ]
+        except Exception as error:
+            # The readers raise many kinds of exception on damaged files.
+            raise Era5Error(_unreadable(self.label, error)) from error
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        if axes.version is not None:
+            merged = values[..., axes.best_first[0], :, :]
+            for version in axes.best_first[1:]:
+                merged = np.where(np.isnan(merged), values[..., version, :, :], merged)
+            values = merged
+        if axes.time is None:
+            values = values[np.newaxis]
+        if axes.step is None:
+            values = values[:, np.newaxis]
+        values = values * self._factor + self._offset
+        self._check(values)
+        if self.predictor in _NOT_NEGATIVE:
+            # Packing leaves values just below zero.
+            np.maximum(values, 0, out=values)
+        return values
+
+    def _check(self, values: FloatArray) -> None:
+        variable = VARIABLES[self.predictor]
+        low, high = variable.valid_range
+        given = values[~np.isnan(values)]
+        if given.size == 0 or (given.min() >= low and given.max() <= high):
+            return
+        guess = (
+            "the file is corrupt or states a wrong unit"
+            if self._array.attrs.get("units")
+            else "the file states no unit and may use another, or it is corrupt"
+        )
+        raise Era5Error(
+            f"{self.label}: {self.name} ranges from {given.min():g} to {given.max():g} {variable.units}, "
+            f"but possible values are {low:g} to {high:g}; {guess}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FileContent:
+    """What one NetCDF file (or member of an archive) holds.
+
+    ``ignored`` names variables that are not used; ``notes`` are sentences worth knowing.
+    """
+
+    label: str
+    series: tuple[Series, ...]
+    orography: Series | None
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- opening
+
+
+@contextmanager
+def open_files(files: Sequence[str | Path], *, assume_850: bool = False) -> Iterator[list[FileContent]]:
+    """Open ERA5 files for the duration of a ``with`` block; archives are unpacked to a temporary folder.
+
+    ``assume_850`` says that q, t, u, v, w without a pressure level are those of 850 hPa.
+
+    Raises Era5Error for a file that is missing, damaged, of another kind, or without anything usable.
+    """
+    if not files:
+        raise Era5Error("No files were given.")
+    with ExitStack() as stack:
+        yield [
+            _understand(label, stack.enter_context(_open_dataset(label, path)), assume_850)
+            for given in files
+            for label, path in _unpack(Path(given), stack)
+        ]
+
+
+def _unreadable(label: str, error: Exception) -> str:
+    detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{label} can't be read, it is damaged or incomplete ({detail[:160]}); download it again."
+
+
+def _unpack(path: Path, stack: ExitStack) -> list[tuple[str, Path]]:
+    """(label, path) of the NetCDF files that ``path`` is or contains."""
+    if not path.is_file():
+        raise Era5Error(
+            f"{path} is a folder; name the files in it." if path.is_dir() else f"There is no file {path}."
+        )
+    try:
+        with path.open("rb") as opened:
+            start = opened.read(64)
+    except OSError as error:
+        raise Era5Error(f"{path} can't be read: {error.strerror or error}.") from error
+    if start[:4] != b"PK\x03\x04":
+        _check_kind(str(path), start)
+        return [(str(path), path)]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _extract(path, archive, stack)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, OSError, ValueError) as error:
+        if isinstance(error, Era5Error):
+            raise
+        raise Era5Error(_unreadable(str(path), error)) from error
+
+
+def _extract(path: Path, archive: zipfile.ZipFile, stack: ExitStack) -> list[tuple[str, Path]]:
+    members = [
+        member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename
+    ]
+    wanted = [m for m in members if m.filename.lower().endswith((".nc", ".nc4", ".netcdf", ".cdf"))]
+    if not wanted:
+        names = ", ".join(member.filename for member in members[:4]) or "nothing"
+        raise Era5Error(f"{path} is an archive without NetCDF files (it holds {names}).")
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tramontana-era5-")))
+    needed, free = sum(member.file_size for member in wanted), shutil.disk_usage(folder).free
+    if needed > free:
+        raise Era5Error(
+            f"{path} needs {needed / 1e9:.1f} GB unpacked, but {folder.parent} has {free / 1e9:.1f} GB free; "
+            "unpack it elsewhere and name the files in it, or set TMPDIR to a larger disk."
+        )
+    unpacked = []
+    for number, member in enumerate(wanted):
+        label = f"{path} ({member.filename})"
+        # Numbered, because a name from an archive could point anywhere.
+        target = folder / f"{number}.nc"
+        with archive.open(member) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        with target.open("rb") as opened:
+            _check_kind(label, opened.read(64))
+        unpacked.append((label, target))
+    return unpacked
+
+
+def _check_kind(label: str, start: bytes) -> None:
+    if start.startswith((b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF\r\n\x1a\n")):
+        return
+    text = start.lstrip().lower()
+    if not start:
+        fault = "is empty; download it again"
+    elif start.startswith(b"GRIB"):
+        fault = "is a GRIB file; ask for NetCDF instead, or convert it with cfgrib or grib_to_netcdf"
+    elif text.startswith((b"<", b"{")):
+        fault = "is a web page or an error message saved under this name; download it again"
+    elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
+        fault = "is compressed; unpack it first"
+    else:
+        fault = "is not a NetCDF file"
+    raise Era5Error(f"{label} {fault}.")
+
+
+@contextmanager
+def _open_dataset(label: str, path: Path) -> Iterator[xr.Dataset]:
+    with path.open("rb") as opened:
+        start = opened.read(4)
+    # The NetCDF library reads the missing end of a truncated classic file as zeros; scipy refuses.
+    engine = {b"CDF\x01": "scipy", b"CDF\x02": "scipy", b"CDF\x05": "netcdf4"}.get(start, "h5netcdf")
+    try:
+        dataset = xr.open_dataset(path, engine=engine, cache=False, decode_timedelta=False)
+        if start == b"CDF\x05":
+            _check_length(label, path, dataset)
+    except Era5Error:
+        raise
+    except Exception as error:
+        raise Era5Error(_unreadable(label, error)) from error
+    try:
+        yield dataset
+    finally:
+        with warnings.catch_warnings():
+            # scipy warns where a caller still holds an array of the file.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            dataset.close()
+
+
+def _check_length(label: str, path: Path, dataset: xr.Dataset) -> None:
+    """Refuse a file shorter than the values that its header announces."""
+    announced = sum(
+        variable.size * np.dtype(variable.encoding.get("dtype", variable.dtype)).itemsize
+        for variable in dataset.variables.values()
+    )
+    if announced > path.stat().st_size:
+        raise Era5Error(f"{label} is incomplete (its end is missing); download it again.")
+
+
+# ---------------------------------------------------------------- understanding
+
+_LATITUDE_NAMES = ("latitude", "lat")
+_LONGITUDE_NAMES = ("longitude", "lon", "long")
+_LEVEL_AXES = ("pressure_level", "level", "isobaricinhpa", "isobaricinpa", "plev", "pressure", "lev")
+_TIME_NAMES = ("valid_time", "time")
+_NOT_FIELDS = ("expver", "number", "time", "valid_time", "step", "time_bnds", "crs", "spatial_ref")
+
+
+def _understand(label: str, dataset: xr.Dataset, assume_850: bool) -> FileContent:
+    series: dict[str, Series] = {}
+    heights: list[tuple[str, xr.DataArray]] = []
+    ignored: list[str] = []
+    notes: list[str] = []
+    unlabelled: list[str] = []
+    for name in (str(name) for name in dataset.data_vars):
+        array = dataset[name]
+        if name in _NOT_FIELDS or array.ndim < 2 or array.dtype.kind not in "fiu":
+            continue
+        predictor, at_level = _identify(name, array)
+        levels = _Levels.of(array)
+        if predictor is None or (predictor == "orography" and levels is not None):
+            ignored.append(name)
+            continue
+        if predictor == "orography":
+            heights.append((name, array))
+            continue
+        if at_level and levels is None and not assume_850:
+            unlabelled.append(name)
+            continue
+        if at_level and levels is not None:
+            position = levels.position(LEVEL)
+            if position is None:
+                notes.append(f"{label}: {name} is on {levels}, not on {LEVEL:g} hPa; it is not used.")
+                ignored.append(name)
+                continue
+            if levels.name in array.dims:
+                array = array.isel({levels.name: position})
+        if predictor in series:
+            notes.append(f"{label}: {name} is {predictor} once more; {series[predictor].name} is used.")
+            ignored.append(name)
+            continue
+        series[predictor] = _series(label, name, predictor, array, dataset)
+
+    orography = None
+    for name, array in heights:
+        # Beside fields on an unnamed pressure level, z is the height of that level.
+        found = None if unlabelled or assume_850 else _orography(label, name, array, dataset)
+        if found is None:
+            notes.append(f"{label}: {name} is not the surface geopotential; it is not used.")
+            ignored.append(name)
+        orography = orography or found
+    if unlabelled:
+        ignored += unlabelled
+        notes.append(
+            f"{label}: {', '.join(unlabelled)} {'has' if len(unlabelled) == 1 else 'have'} no pressure level "
+            f"(the old Climate Data Store leaves it out where one level is asked for) and can't be used; "
+            f"if it is {LEVEL:g} hPa, say so with assume_850."
+        )
+    if not series and orography is None:
+        held = ", ".join(ignored[:8]) or "no gridded variable"
+        reasons = " ".join(note.removeprefix(f"{label}: ") for note in notes)
+        raise Era5Error(
+            f"{label} holds none of {', '.join(PREDICTORS)}; it has {held}{': ' if reasons else '.'}{reasons}"
+        )
+    if _has_preliminary(dataset):
+        notes.append(f"{label} contains preliminary data (ERA5T, expver 5), which may still be revised.")
+    return FileContent(label, tuple(series.values()), orography, tuple(ignored), tuple(notes))
+
+
+def _identify(name: str, array: xr.DataArray) -> tuple[str | None, bool]:
+    """(predictor or "orography", whether it needs a pressure level), (None, False) for anything else."""
+    for text in (name, array.attrs.get("long_name", "")):
+        plain = _plain(text)
+        if plain in _SURFACE:
+            return _SURFACE[plain], False
+        if plain in _AT_LEVEL:
+            return _AT_LEVEL[plain], True
+        if plain in _OROGRAPHY_NAMES:
+            return "orography", False
+    return None, False
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Pressure levels [hPa] of a variable; ``name`` is their coordinate."""
+
+    name: str
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        more = ", ..." if len(self.values) > 8 else ""
+        return ", ".join(f"{value:g}" for value in self.values[:8]) + more + " hPa"
+
+    def position(self, level: float) -> int | None:
+        near = [index for index, value in enumerate(self.values) if abs(value - level) < 0.5]
+        return near[0] if near else None
+
+    @classmethod
+    def of(cls, array: xr.DataArray) -> _Levels | None:
+        for name, coordinate in array.coords.items():
+            if _plain(name) in _LEVEL_AXES and coordinate.ndim <= 1 and coordinate.dtype.kind in "fiu":
+                values = np.atleast_1d(np.asarray(coordinate.values, np.float64))
+                units = str(coordinate.attrs.get("units", "")).lower()
+                if units == "pa" or (units not in ("hpa", "mbar", "mb", "millibars") and values.max() > 2000):
+                    values = values / 100
+                return cls(str(name), tuple(values.tolist()))
+        return None
+
+
+def _series(
+    label: str, name: str, predictor: str, array: xr.DataArray, dataset: xr.Dataset, *, constant: bool = False
+) -> Series:
+    variable = VARIABLES[predictor]
+    step_type = str(array.attrs.get("GRIB_stepType", ""))
+    if step_type.startswith("avg"):
+        raise Era5Error(
+            f"{label}: {name} holds averages over many hours (GRIB_stepType {step_type}); "
+            "ask for hourly data."
+        )
+    latitude, longitude = _horizontal(label, name, array)
+    version: str | None = None
+    best_first: tuple[int, ...] = ()
+    for dim in map(str, array.dims):
+        if dim == "number" and array.sizes[dim] > 1:
+            raise Era5Error(
+                f"{label}: {name} has {array.sizes[dim]} ensemble members (dimension number); "
+                "pick one member first."
+            )
+        if dim == "expver" and array.sizes[dim] > 1:
+            version, best_first = dim, _best_first(dataset, array)
+    time, step, times = (
+        (None, None, np.array(["NaT"], "datetime64[ns]")) if constant else _times(label, name, array, dataset)
+    )
+    kept = (latitude, longitude, version, time, step)
+    if constant:
+        array = array.isel({dim: 0 for dim in array.dims if dim not in kept})
+    array = array.squeeze([dim for dim in array.dims if dim not in kept and array.sizes[dim] == 1])
+    strange = [str(dim) for dim in array.dims if dim not in kept]
+    if strange:
+        raise Era5Error(
+            f"{label}: {name} has the dimension {strange[0]} of size {array.sizes[strange[0]]}, which is not "
+            "understood; pick one position along it first."
+        )
+    units = "m2 s-2" if predictor == "orography" else variable.units
+    factor, offset = _conversion(label, name, array, units)
+    attributes = " ".join(str(value) for value in (*dataset.attrs.values(), *array.attrs.values()))
+    series = Series(
+        predictor=predictor,
+        label=label,
+        name=name,
+        times=times,
+        longitude=np.asarray(array[longitude].values, np.float64),
+        latitude=np.asarray(array[latitude].values, np.float64),
+        since_midnight=variable.accumulated and bool(re.search(r"era5[-_ ]?land", attributes, re.IGNORECASE)),
+        _array=array,
+        _axes=_Axes(latitude, longitude, time, step, version, best_first),
+        _factor=factor,
+        _offset=offset,
+    )
+    if step is not None:
+        series.times = _without_empty_slots(series)
+    return series
+
+
+def _without_empty_slots(series: Series) -> Times:
+    """Time stamps with NaT where a (time, step) table is filled up with NaN."""
+    everywhere = slice(0, series.latitude.size), (slice(0, series.longitude.size),)
+    times = series.times.copy()
+    steps = series._axes.steps(series._array)
+    for start in range(0, times.size, steps):
+        fields = series.read(np.arange(start, start + steps), *everywhere)
+        times[start : start + steps][np.isnan(fields).all(axis=(-2, -1))] = np.datetime64("NaT")
+    return times
+
+
+def _orography(label: str, name: str, array: xr.DataArray, dataset: xr.Dataset) -> Series | None:
+    """The constant field z, or None where it is the geopotential of something else than the surface."""
+    if array.attrs.get("GRIB_typeOfLevel", "surface") != "surface":
+        return None
+    for dim in _TIME_NAMES:
+        if array.sizes.get(dim, 1) > 1:
+            try:
+                first, last = (np.asarray(array.isel({dim: at}).values, np.float64) for at in (0, -1))
+            except Exception as error:
+                raise Era5Error(_unreadable(label, error)) from error
+            # 10 m2 s-2 is a metre; packing differs by less.
+            if not np.nanmax(np.abs(first - last)) < 10:
+                return None
+    return _series(label, name, "orography", array, dataset, constant=True)
+
+
+def _horizontal(label: str, name: str, array: xr.DataArray) -> tuple[str, str]:
+    found = []
+    for names, units in ((_LATITUDE_NAMES, "degrees_north"), (_LONGITUDE_NAMES, "degrees_east")):
+        candidates = [
+            coordinate
+            for key, coordinate in array.coords.items()
+            if _plain(key) in names or coordinate.attrs.get("units") == units
+        ]
+        if any(coordinate.ndim == 2 for coordinate in candidates):
+            raise Era5Error(
+                f"{label}: {name} is not on a regular longitude/latitude grid (its coordinates are "
+                "two-dimensional); regrid it first, for example with cdo remapbil."
+            )
+        axes = [str(c.dims[0]) for c in candidates if c.ndim == 1 and c.name == c.dims[0]]
+        if not axes:
+            raise Era5Error(f"{label}: {name} has no {names[0]} coordinate, so its place is unknown.")
+        found.append(axes[0])
+    return found[0], found[1]
+
+
+def _best_first(dataset: xr.Dataset, array: xr.DataArray) -> tuple[int, ...]:
+    """Positions along expver with 1 (final) before 5 (preliminary)."""
+    if "expver" not in dataset.variables:
+        return tuple(range(array.sizes["expver"]))
+    order = np.argsort(np.asarray(dataset["expver"].values).astype(str), kind="stable")
+    return tuple(int(position) for position in order)
+
+
+def _has_preliminary(dataset: xr.Dataset) -> bool:
+    if "expver" not in dataset.variables:
+        return False
+    return bool(np.isin(np.asarray(dataset["expver"].values).astype(str), ("5", "0005")).any())
+
+
+def _times(
+    label: str, name: str, array: xr.DataArray, dataset: xr.Dataset
+) -> tuple[str | None, str | None, Times]:
+    """(time dimension, step dimension, stamps in the order of the file)."""
+    best: xr.Variable | None = None
+    for key in _TIME_NAMES:
+        stamps = dataset.variables.get(key)
+        if stamps is None or not set(stamps.dims) <= set(array.dims) or stamps.ndim > 2:
+            continue
+        if stamps.dtype.kind != "M":
+            raise Era5Error(
+                f"{label}: its {key} can't be read as dates of the common calendar "
+                f"(units {stamps.attrs.get('units', 'missing')!r}, calendar "
+                f"{stamps.attrs.get('calendar', stamps.encoding.get('calendar', 'missing'))!r})."
+            )
+        if best is None or stamps.ndim > best.ndim:
+            best = stamps
+    if best is None:
+        raise Era5Error(f"{label}: {name} has no time stamps (neither time nor valid_time).")
+    values = np.asarray(best.values, "datetime64[ns]").ravel()
+    if np.isnat(values).any():
+        raise Era5Error(f"{label}: some of its time stamps are missing.")
+    # Stamps stored as floating-point days are off by some seconds.
+    half_minute = np.timedelta64(30, "s")
+    rounded = (values + half_minute).astype("datetime64[m]").astype("datetime64[ns]")
+    dims = [str(dim) for dim in best.dims]
+    if len(dims) == 2 and dims != sorted(dims, key=lambda dim: dim == "step"):
+        raise Era5Error(f"{label}: {best.dims} is an order of forecast times that is not understood.")
+    return (dims[0] if dims else None), (dims[1] if len(dims) == 2 else None), rounded

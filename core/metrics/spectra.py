@@ -1,0 +1,235 @@
+"""Radially averaged spectra (RALSD) and the slope of their decay with wavenumber.
+
+The power spectral density of a field is averaged over rings of equal wavenumber; its logarithm against that
+of the wavenumber is the radially averaged log-spectral density of the papers, and the slope of a straight
+line fitted to it over a range of wavelengths says how much small-scale variance a field has.
+
+Two conventions exist for rings on fields that are not square. ``"physical"`` (default) rounds the true
+wavenumber to multiples of that of the longer side, so a ring holds waves of one length in every direction.
+``"pysteps"`` rounds the radius in index space, as ``pysteps.utils.rapsd`` does, which mixes wavelengths
+unless the field is square. Power is |FFT|^2 / (M N), unwindowed unless asked otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import scipy.fft
+import xarray as xr
+from numpy.typing import NDArray
+
+from core.metrics.deterministic import MetricError
+
+Window = Literal["none", "hann"]
+Detrend = Literal["none", "mean", "linear"]
+Rings = Literal["physical", "pysteps"]
+Missing = Literal["nan", "mean"]
+
+WAVELENGTHS = (10e3, 200e3)
+"""Default range of the slope fit: shortest and longest wavelength [m]."""
+
+Array = NDArray[np.float64]
+
+
+def ralsd(
+    field: xr.DataArray,
+    *,
+    window: Window = "none",
+    detrend: Detrend = "none",
+    rings: Rings = "physical",
+    missing: Missing = "nan",
+) -> xr.DataArray:
+    """Radially averaged power spectral density of every (y, x) field.
+
+    Parameters
+    ----------
+    field : dims (..., y, x) with evenly spaced coordinates x and y [m]
+    window : "hann" tapers the field (power is corrected for the loss of variance)
+    detrend : subtract the mean, or the least-squares plane, before the transform
+    rings : "physical" wavenumber (default) or the index convention of "pysteps"
+    missing : what to do with a field that has gaps: "nan" gives NaN for the whole spectrum (default), "mean"
+        fills gaps with the mean of the field, which lowers the power
+
+    Returns
+    -------
+    dims (..., wavelength), units of the field squared, from the longest wavelength to the shortest;
+    coordinate ``wavelength`` [m]. The mean (wavenumber 0) is left out.
+
+    Raises
+    ------
+    MetricError
+        if y or x or their coordinates are missing or not evenly spaced, or an option is unknown.
+    """
+    _check_option("window", window, ("none", "hann"))
+    _check_option("detrend", detrend, ("none", "mean", "linear"))
+    _check_option("rings", rings, ("physical", "pysteps"))
+    _check_option("missing", missing, ("nan", "mean"))
+    dy, dx = _spacing(field, "y"), _spacing(field, "x")
+    ordered = field.transpose(..., "y", "x")
+    values = np.asarray(ordered.values, np.float64)
+    shape = values.shape[-2:]
+    gaps = np.isnan(values)
+    incomplete = gaps.any(axis=(-2, -1))
+    if gaps.any():
+        with np.errstate(invalid="ignore"):
+            count = (~gaps).sum(axis=(-2, -1), keepdims=True)
+            mean = np.nansum(values, axis=(-2, -1), keepdims=True) / np.maximum(count, 1)
+        values = np.where(gaps, mean, values)
+    values = _prepared(values, window, detrend)
+    index, weight, count, wavelength = _rings(shape, dy, dx, rings)
+    power = np.abs(scipy.fft.rfft2(values, workers=1)) ** 2 / (shape[0] * shape[1])
+    flat = (power * weight).reshape(-1, power.shape[-2] * power.shape[-1])
+    sums = np.stack([np.bincount(index, weights=row, minlength=count.size)[: count.size] for row in flat])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        density = (sums / count).reshape(*values.shape[:-2], count.size)
+    if missing == "nan":
+        density[incomplete] = np.nan
+    # Ring 0 is the mean of the field; narrow fields have rings without any wave.
+    keep = np.flatnonzero(count > 0)
+    keep = keep[keep > 0]
+    coords = {name: c for name, c in ordered.coords.items() if not {"x", "y"} & set(c.dims)}
+    units = field.attrs.get("units")
+    return xr.DataArray(
+        density[..., keep],
+        dims=(*ordered.dims[:-2], "wavelength"),
+        coords={**coords, "wavelength": ("wavelength", wavelength[keep], {"units": "m"})},
+        name="ralsd",
+        attrs={
+            "long_name": "radially averaged power spectral density",
+            **({"units": "1" if units == "1" else f"({units})2"} if units else {}),
+            "rings": rings,
+        },
+    )
+
+
+def spectral_slope(spectrum: xr.DataArray, *, wavelengths: tuple[float, float] = WAVELENGTHS) -> xr.DataArray:
+    """Slope of the straight line fitted to log density against log wavenumber, dimensionless.
+
+    Parameters
+    ----------
+    spectrum : as :func:`ralsd` gives it, dims (..., wavelength)
+    wavelengths : shortest and longest wavelength of the fit [m], both included
+
+    Every ring counts once (ordinary least squares). NaN where the spectrum is NaN or zero inside the range.
+
+    Raises
+    ------
+    MetricError
+        if fewer than three rings lie within the range.
+    """
+    shortest, longest = sorted(wavelengths)
+    wavelength = np.asarray(spectrum["wavelength"].values, np.float64)
+    # A ring on the bound belongs to the range whatever the rounding of its wavelength.
+    inside = (wavelength >= shortest * (1 - 1e-9)) & (wavelength <= longest * (1 + 1e-9))
+    if inside.sum() < 3:
+        raise MetricError(
+            f"Only {int(inside.sum())} rings of the spectrum lie between {shortest / 1e3:g} and "
+            f"{longest / 1e3:g} km; a slope needs three. Choose a wider range or a larger field."
+        )
+    k = -np.log(wavelength[inside])
+    k -= k.mean()
+
+    def fit(density: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logarithm = np.log(np.where(density > 0, density, np.nan))
+        slope: Array = (logarithm * k).sum(axis=-1) / (k**2).sum()
+        return slope
+
+    chosen = spectrum.isel(wavelength=np.flatnonzero(inside))
+    slope: xr.DataArray = xr.apply_ufunc(fit, chosen, input_core_dims=[["wavelength"]])
+    slope.name = "spectral_slope"
+    slope.attrs = {
+        "long_name": "slope of the radially averaged log-spectral density",
+        "units": "1",
+        "wavelengths_m": [shortest, longest],
+    }
+    return slope
+
+
+def spectral_slope_loss(
+    forecast: xr.DataArray,
+    reference: xr.DataArray,
+    *,
+    wavelengths: tuple[float, float] = WAVELENGTHS,
+    window: Window = "none",
+    detrend: Detrend = "none",
+    rings: Rings = "physical",
+    missing: Missing = "nan",
+) -> xr.DataArray:
+    """Absolute difference of the spectral slopes of two fields, ``|a_forecast - a_reference|``.
+
+    Options as in :func:`ralsd` and :func:`spectral_slope`; the fields need not share a grid.
+    """
+    slopes = [
+        spectral_slope(
+            ralsd(field, window=window, detrend=detrend, rings=rings, missing=missing),
+            wavelengths=wavelengths,
+        )
+        for field in (forecast, reference)
+    ]
+    loss = abs(slopes[0] - slopes[1]).rename("spectral_slope_loss")
+    loss.attrs = {"long_name": "absolute difference of spectral slopes", "units": "1"}
+    return loss
+
+
+def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise MetricError(f"Unknown {name} {value!r}; choose one of {', '.join(allowed)}.")
+
+
+def _spacing(field: xr.DataArray, axis: str) -> float:
+    if axis not in field.dims or axis not in field.coords:
+        raise MetricError(f"A spectrum needs a field with coordinates y and x in metres; {axis} is missing.")
+    values = np.asarray(field[axis].values, np.float64)
+    steps = np.abs(np.diff(values))
+    if values.size < 4 or np.ptp(steps) > 1e-3 * steps.mean():
+        raise MetricError(f"A spectrum needs at least four evenly spaced cells along {axis}.")
+    return float(steps.mean())
+
+
+def _prepared(values: Array, window: Window, detrend: Detrend) -> Array:
+    height, width = values.shape[-2:]
+    if detrend != "none":
+        values = values - values.mean(axis=(-2, -1), keepdims=True)
+    if detrend == "linear":
+        y, x = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
+        # On a full grid y and x are orthogonal, so the plane splits into two simple fits.
+        tilt_y = (values.mean(axis=-1) @ y) / (y**2).sum()
+        tilt_x = (values.mean(axis=-2) @ x) / (x**2).sum()
+        values = values - tilt_y[..., None, None] * y[:, None] - tilt_x[..., None, None] * x
+    if window == "hann":
+        taper = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
+        values = values * (taper / np.sqrt((taper**2).mean()))
+    return values
+
+
+def _rings(
+    shape: tuple[int, int], dy: float, dx: float, rings: Rings
+) -> tuple[NDArray[np.intp], Array, Array, Array]:
+    """Ring of every rfft2 mode, its weight, modes per ring, and wavelength of the rings [m]."""
+    height, width = shape
+    ky = np.fft.fftfreq(height)[:, None]
+    kx = np.fft.rfftfreq(width)[None, :]
+    if rings == "physical":
+        # In cells, so that ties between two rings fall as they do in the reference for square cells.
+        cell = max(dx, dy)
+        cells = round(max(height * dy, width * dx) / cell)
+        radius = np.sqrt((ky * (cell / dy)) ** 2 + (kx * (cell / dx)) ** 2) * cells
+        index = np.rint(radius).astype(np.intp)
+        size = cells // 2 + cells % 2
+        wavelength = cells * cell / np.maximum(np.arange(size), 1)
+    else:
+        if abs(dx - dy) > 1e-3 * dx:
+            raise MetricError("The pysteps convention needs square cells.")
+        index = np.rint(np.hypot(ky * height, kx * width)).astype(np.intp)
+        longer = max(shape)
+        size = longer // 2 + longer % 2
+        wavelength = longer * dx / np.maximum(np.arange(size), 1)
+    weight: Array = np.full((height, kx.shape[1]), 2.0)
+    weight[:, 0] = 1.0
+    if width % 2 == 0:
+        weight[:, -1] = 1.0
+    flat = np.minimum(index, size).ravel()
+    count: Array = np.bincount(flat, weights=weight.ravel(), minlength=size + 1)[:size]
+    return flat, weight, count, wavelength

@@ -1,0 +1,1 @@
+"""Networks as plain modules, each with the configuration object that builds it."""

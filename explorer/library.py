@@ -1,0 +1,216 @@
+"""What one process knows on behalf of all its visitors: stores, downscalers, results, outlines.
+
+Everything here is slow the first time and shared afterwards, and may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock, RLock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from core.data.store import Store, StoreError
+from core.domain import Domain, Grid
+from core.outlines import load_outlines
+from core.regions import Window, windows
+from explorer.results import Fields, Results
+from explorer.settings import Settings
+
+if TYPE_CHECKING:  # it may import torch, which takes seconds that the first page should not wait for
+    from core.downscale import Downscaler
+
+COARSE = "coarse"
+TRUTH = "truth"
+QUADRATIC = "quadratic"
+"""Keys of the fields that are not made by a checkpoint; the last is also how the coarse input is scored."""
+
+RESULTS_LIMIT = 768 * 2**20
+"""Bytes of fields kept; an hour of six Italian maps takes 9 MB."""
+
+REFRESH_EVERY = 2.0
+"""Seconds within which several visitors share one look at the disk."""
+
+Line = tuple[NDArray[np.floating], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The downscalers found, and why other checkpoint files can't be used: (file, reason)."""
+
+    downscalers: tuple[Downscaler, ...]
+    failures: tuple[tuple[Path, str], ...]
+
+    def get(self, key: str) -> Downscaler | None:
+        """The downscaler with this key."""
+        return next((item for item in self.downscalers if item.key == key), None)
+
+
+class OpenStore:
+    """A store with what never changes about it, read once."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path
+        self.store = Store.open(path)
+        self._lock = RLock()
+        self._looked = time.monotonic()
+
+    @property
+    def domain(self) -> Domain:
+        """Where the store's fields lie."""
+        return self.store.domain
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What results of this store are filed under."""
+        return str(self.path), str(self.store.attrs.get("fingerprint", ""))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the weather in it was made by a program."""
+        return bool(self.store.attrs.get("synthetic", False))
+
+    @cached_property
+    def static(self) -> xr.Dataset | None:
+        """Static fields of the fine grid, or None where the store has none."""
+        with self._lock:
+            return self.store.read_static() if self.store.contents.statics else None
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """Regions on offer."""
+        return windows(self.domain)
+
+    @cached_property
+    def graticule(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Longitude and latitude at 33 x 33 points spread over the extent, north first.
+
+        Between them bilinear interpolation is right to about 50 m on a domain of 1300 km.
+        """
+        left, right, bottom, top = self.domain.fine.extent
+        nodes = Grid(np.linspace(left, right, 33), np.linspace(top, bottom, 33), self.domain.crs)
+        return nodes.longitude.astype(np.float32), nodes.latitude.astype(np.float32)
+
+    def look_again(self) -> None:
+        """Re-read what is written, unless somebody just did. Raises StoreError where the store is gone."""
+        with self._lock:
+            if time.monotonic() - self._looked < REFRESH_EVERY:
+                return
+            try:
+                self.store.refresh()
+            finally:
+                self._looked = time.monotonic()
+
+    def read(self, group: str, hour: np.datetime64, variables: Sequence[str] | None = None) -> xr.Dataset:
+        """One hour of /coarse or /fine."""
+        with self._lock:
+            reader = self.store.read_coarse if group == COARSE else self.store.read_fine
+            return reader([hour], variables)
+
+
+class Library:
+    """Stores, downscalers and results of one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.results = Results(RESULTS_LIMIT)
+        self._lock = Lock()
+        self._stores: dict[Path, OpenStore] = {}
+        self._outlines: dict[Grid, dict[str, Line]] = {}
+        self._catalogue: Future[Catalogue] | None = None
+        # Two threads: a slow network must not keep the interpolations of somebody else waiting.
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="downscale")
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Run ``work`` in the background."""
+        return self._pool.submit(work)
+
+    def open(self, name: str) -> OpenStore:
+        """The store with this name, opened once for everybody.
+
+        Raises StoreError in plain words where it is not listed, missing or no store.
+        """
+        path = self.settings.find_stores().get(name)
+        if path is None:
+            raise StoreError(f"There is no store called {name!r} among those this page was started with.")
+        with self._lock:
+            known = self._stores.get(path)
+        if known is not None and path.exists():
+            return known
+        opened = OpenStore(name, path)
+        with self._lock:
+            self._stores[path] = opened
+        return opened
+
+    def forget(self, opened: OpenStore) -> None:
+        """Open the store anew next time; for stores that were replaced or removed."""
+        with self._lock:
+            if self._stores.get(opened.path) is opened:
+                del self._stores[opened.path]
+
+    def outlines(self, grid: Grid) -> dict[str, Line]:
+        """Coastlines, borders and lakes for a grid."""
+        with self._lock:
+            if grid not in self._outlines:
+                self._outlines[grid] = dict(load_outlines(grid))
+            return self._outlines[grid]
+
+    @property
+    def catalogue(self) -> Future[Catalogue]:
+        """The downscalers, found in the background; the first call starts the search."""
+        with self._lock:
+            if self._catalogue is None:
+                self._catalogue = self._pool.submit(self._find_downscalers)
+            return self._catalogue
+
+    def _find_downscalers(self) -> Catalogue:
+        from core.downscale import find_downscalers, interpolations
+
+        found, failures = find_downscalers(self.settings.checkpoints)
+        return Catalogue((*interpolations(), *found), tuple(failures))
+
+    def peek(self, opened: OpenStore, hour: np.datetime64, key: str) -> Fields | None:
+        """Fields of :meth:`fields` if they are there already."""
+        return self.results.peek(self._address(opened, hour, key))
+
+    def fields(self, opened: OpenStore, hour: np.datetime64, key: str) -> Fields:
+        """All variables of one hour in SI units: ``coarse``, ``truth``, or a downscaler's targets.
+
+        Shapes (h, w) for coarse and (H, W) for the others. Read or computed once, then shared.
+        """
+        return self.results.get(self._address(opened, hour, key), lambda: self._compute(opened, hour, key))
+
+    @staticmethod
+    def _address(opened: OpenStore, hour: np.datetime64, key: str) -> tuple[object, ...]:
+        return (*opened.identity, hour.astype("datetime64[ns]").astype(np.int64).item(), key)
+
+    def _compute(self, opened: OpenStore, hour: np.datetime64, key: str) -> Fields:
+        if key == COARSE:
+            contents = opened.store.contents
+            names = [name for name in contents.predictors if name in ("t2m", "u10", "v10", "tp")]
+            data = opened.read(COARSE, hour, names)
+            return _arrays(data)
+        if key == TRUTH:
+            return _arrays(opened.read(TRUTH, hour))
+        downscaler = self.catalogue.result().get(key)
+        if downscaler is None:
+            raise StoreError(f"The downscaler {key!r} is not there any more.")
+        return _arrays(downscaler.downscale(opened.read(COARSE, hour), opened.static, opened.domain))
+
+
+def _arrays(data: xr.Dataset) -> dict[str, NDArray[np.float32]]:
+    """Fields of the first and only hour, by name."""
+    return {
+        str(name): np.ascontiguousarray(variable.isel(time=0).values, np.float32)
+        for name, variable in data.data_vars.items()
+        if "time" in variable.dims
+    }

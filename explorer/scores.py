@@ -1,0 +1,94 @@
+"""Scores of one downscaled field over a region, through :mod:`core.metrics`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Hashable, Iterable
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import xarray as xr
+
+from core.domain import Domain
+from core.metrics.deterministic import bias, mae, pearson, r2, rmse
+from core.regions import Window
+from explorer.quantities import FloatField
+from explorer.results import Results
+
+METRICS = {"rmse": rmse, "mae": mae, "bias": bias, "r2": r2, "pearson": pearson}
+"""Key -> function, in the order of the table's columns."""
+
+NAMES = {"rmse": "RMSE", "mae": "MAE", "bias": "Bias", "r2": "R²", "pearson": "Pearson r"}
+WITH_UNITS = ("rmse", "mae", "bias")
+BEST_IS_HIGH = ("r2", "pearson")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of the table; errors in display units, R² and r dimensionless, NaN where undefined."""
+
+    key: str
+    label: str
+    rmse: float
+    mae: float
+    bias: float
+    r2: float
+    pearson: float
+
+
+def compute_score(
+    key: str,
+    label: str,
+    forecast: FloatField,
+    truth: FloatField,
+    window: Window,
+    domain: Domain,
+    results: Results,
+    address: Hashable,
+) -> Score:
+    """All metrics of ``forecast`` against ``truth``, both (H, W), over ``window``; kept in ``results``."""
+
+    def compute() -> dict[str, np.ndarray]:
+        rows, columns = window.slices(domain.fine)
+        coords = {"y": domain.fine.y[rows], "x": domain.fine.x[columns]}
+        pair = [xr.DataArray(f[rows, columns], coords, ("y", "x")) for f in (forecast, truth)]
+        return {"values": np.array([float(metric(*pair)) for metric in METRICS.values()])}
+
+    return Score(key, label, *(float(v) for v in results.get(address, compute)["values"]))
+
+
+def best(rows: Iterable[Score], metric: str) -> set[str]:
+    """Keys of the rows with the best value of a metric: highest R² and r, smallest error in size."""
+    values = {row.key: getattr(row, metric) for row in rows}
+    sizes = {k: -v if metric in BEST_IS_HIGH else abs(v) for k, v in values.items() if np.isfinite(v)}
+    return {k for k, v in sizes.items() if v == min(sizes.values())} if len(sizes) > 1 else set()
+
+
+def to_csv(rows: Iterable[Score], *, store: str, hour: str, region: str, variable: str, units: str) -> str:
+    """The table as comma-separated values, with what it is about in every row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    heads = [f"{name} [{units}]" if key in WITH_UNITS else name for key, name in NAMES.items()]
+    writer.writerow(["store", "hour (UTC)", "region", "variable", "downscaler", *heads])
+    for row in rows:
+        _, label, *values = astuple(row)
+        writer.writerow([store, hour, region, variable, label, *(f"{v:.6g}" for v in values)])
+    return text.getvalue()
+
+
+def error_distribution(
+    forecast: FloatField, truth: FloatField, window: Window, domain: Domain, bins: int = 81
+) -> tuple[np.ndarray, np.ndarray]:
+    """(bin centres in display units, share of cells in percent) of forecast - truth over ``window``.
+
+    The bins span the central 99.8 % of the errors, symmetric about zero.
+    """
+    rows, columns = window.slices(domain.fine)
+    errors = (forecast[rows, columns] - truth[rows, columns]).ravel()
+    errors = errors[np.isfinite(errors)]
+    if not errors.size:
+        return np.empty(0), np.empty(0)
+    bound = max(float(np.quantile(np.abs(errors), 0.998)), 1e-3)
+    counts, edges = np.histogram(errors, bins=bins, range=(-bound, bound))
+    return (edges[1:] + edges[:-1]) / 2, 100 * counts / errors.size

@@ -1,0 +1,638 @@
+"""The state of one visitor: what is chosen, what that means for this store, and the fields to show.
+
+A :class:`Session` knows nothing of widgets. Its first group of parameters is what a person chooses and
+what the address of the page holds; the second is what follows, and what views watch. Work that takes time runs
+in the library's threads and comes back through ``deliver``, which the page sets to its event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import param
+from numpy.typing import NDArray
+
+from core.data.store import StoreError
+from core.regions import WHOLE, Window, whole_window
+from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
+from explorer.quantities import QUANTITIES, FloatField, Quantity
+from explorer.results import Fields
+from explorer.scores import Score, compute_score
+
+log = logging.getLogger(__name__)
+
+FIELDS = "fields"
+DIFFERENCE = "difference"
+MODES = (FIELDS, DIFFERENCE)
+VIEWS = ("maps", "scores", "about")
+THEMES = ("light", "dark")
+SEASONS: dict[str, tuple[int, ...]] = {
+    "all": tuple(range(1, 13)),
+    "winter": (12, 1, 2),
+    "spring": (3, 4, 5),
+    "summer": (6, 7, 8),
+    "autumn": (9, 10, 11),
+}
+DAYTIMES: dict[str, tuple[int, ...]] = {
+    "all": tuple(range(24)),
+    "day": tuple(range(6, 18)),
+    "night": (*range(6), *range(18, 24)),
+}
+
+Hours = NDArray[np.datetime64]
+NO_HOURS: Hours = np.empty(0, "datetime64[ns]")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A downscaler to tick, or a checkpoint file that can't be: then ``reason`` says why."""
+
+    key: str
+    label: str
+    reason: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be ticked."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Field:
+    """One map: its values in display units once they are ready, (h, w) for coarse, else (H, W)."""
+
+    key: str
+    label: str
+    values: FloatField | None = None
+    problem: str = ""
+
+    @property
+    def computing(self) -> bool:
+        """Whether values are still to come."""
+        return self.values is None and not self.problem
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything the maps show of one hour."""
+
+    opened: OpenStore
+    hour: np.datetime64
+    quantity: Quantity
+    fields: tuple[Field, ...]
+
+    def get(self, key: str) -> Field | None:
+        """The field with this key."""
+        return next((field for field in self.fields if field.key == key), None)
+
+    @property
+    def computing(self) -> tuple[Field, ...]:
+        """Fields that are not ready yet."""
+        return tuple(field for field in self.fields if field.computing)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of one hour over one region, a row per downscaler."""
+
+    quantity: Quantity
+    hour: np.datetime64
+    window: Window
+    rows: tuple[Score, ...]
+
+    def get(self, key: str) -> Score | None:
+        """The row of one downscaler."""
+        return next((row for row in self.rows if row.key == key), None)
+
+
+def show_hour(hour: np.datetime64, *, weekday: bool = True) -> str:
+    """An hour for people, in UTC."""
+    stamp = hour.astype("datetime64[s]").item()
+    return f"{stamp:%a %-d %b %Y, %H:%M} UTC" if weekday else f"{stamp:%Y-%m-%d %H:%M}"
+
+
+class Session(param.Parameterized):
+    """What one visitor looks at. See the module for the two groups of parameters."""
+
+    store = param.String(default="", doc="Name of the store.")
+    hour = param.String(default="", doc="Hour shown, ISO 8601 in UTC.")
+    season = param.String(default="all", doc="Season the hour slider is limited to.")
+    daytime = param.String(default="all", doc="Part of the day the hour slider is limited to.")
+    models = param.List(default=None, allow_None=True, item_type=str, doc="Keys of ticked downscalers.")
+    variable = param.String(default="t2m", doc="Key of the quantity shown.")
+    region = param.String(default=WHOLE, doc="Key of the region.")
+    mode = param.String(default=FIELDS, doc="Fields, or differences against the reference.")
+    reference = param.String(default=TRUTH, doc="Key of the field differences are taken against.")
+    palette = param.String(default="", doc="Colour map; empty for that of the variable.")
+    limits = param.List(default=None, allow_None=True, doc="Colour range [low, high], or None for automatic.")
+    theme = param.String(default="light")
+    view = param.String(default="maps")
+
+    stores = param.List(default=[], doc="Names of the stores on offer.")
+    opened = param.Parameter(default=None, doc="The open store, or None.")
+    problem = param.String(default="", doc="Why nothing can be shown; empty where all is well.")
+    error = param.String(default="", doc="Something that went wrong while the page goes on.")
+    note = param.String(default="", doc="News, such as hours that arrived.")
+    hours = param.Parameter(default=NO_HOURS, doc="Hours on offer: complete, and of the chosen season.")
+    choices = param.List(default=None, allow_None=True, doc="Downscalers; None while they are looked for.")
+    quantities = param.List(default=[], doc="Quantities the store can show.")
+    windows = param.List(default=[], doc="Regions on offer.")
+    snapshot = param.Parameter(default=None, doc="Fields of the hour, or None.")
+    scores = param.Parameter(default=None, doc="ScoreTable of the hour and region, or None.")
+
+    STATE = (
+        "store", "hour", "season", "daytime", "models", "variable", "region", "mode", "reference", "palette",
+        "limits", "theme", "view",
+    )  # fmt: skip
+
+    def __init__(
+        self, library: Library, *, deliver: Callable[[Callable[[], None]], None] | None = None, **params: Any
+    ) -> None:
+        super().__init__(**params)
+        self.library = library
+        self._deliver = deliver or (lambda work: work())
+        self._catalogue: Catalogue | None = None
+        self._generation = 0
+        self._hours_seen = 0
+        self._identity: tuple[str, str] = ("", "")
+        self._prefetched: tuple[object, ...] = ()
+        self._direction = 1
+        self._closed = False
+        self._correcting = False
+
+    # ---------------------------------------------------------------- life
+
+    def start(self) -> None:
+        """Open the store and look for downscalers; call once, after the state was restored."""
+        self.param.watch(self._on_store, "store")
+        self.param.watch(self._on_filter, ["season", "daytime"])
+        self.param.watch(self._on_request, ["hour", "models", "variable"])
+        self.param.watch(self._on_region, "region")
+        self._check_words()
+        self._list_stores()
+        self._open()
+        self.library.catalogue.add_done_callback(
+            lambda future: self._later(lambda: self._on_catalogue(future))
+        )
+
+    def close(self) -> None:
+        """Stop what runs for this visitor; results already under way are kept for others."""
+        self._closed = True
+        self._generation += 1
+
+    def fail(self, error: BaseException) -> None:
+        """Turn an exception into a message on the page."""
+        if isinstance(error, StoreError):
+            self.error = str(error)
+            return
+        log.error("The page could not do what was asked.", exc_info=error)
+        self.error = f"That did not work ({type(error).__name__}: {error}). The log of the server says more."
+
+    def _later(self, work: Callable[[], None]) -> None:
+        """Hand ``work`` from any thread to the page's own; errors become messages."""
+
+        def guarded() -> None:
+            if self._closed:
+                return
+            try:
+                work()
+            except Exception as error:
+                self.fail(error)
+
+        if not self._closed:
+            self._deliver(guarded)
+
+    # ---------------------------------------------------------------- choosing
+
+    @property
+    def quantity(self) -> Quantity:
+        """The quantity shown."""
+        return QUANTITIES.get(self.variable, QUANTITIES["t2m"])
+
+    @property
+    def window(self) -> Window | None:
+        """The region shown."""
+        if self.opened is None:
+            return None
+        found = (window for window in self.opened.windows if window.key == self.region)
+        return next(found, whole_window(self.opened.domain))
+
+    @property
+    def current(self) -> np.datetime64 | None:
+        """The hour shown."""
+        try:
+            return np.datetime64(self.hour, "ns") if self.hour else None
+        except ValueError:
+            return None
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the store holds the fine truth of the quantity."""
+        return self.opened is not None and self.quantity.available(self.opened.store.contents.targets)
+
+    @property
+    def running(self) -> tuple[ModelChoice, ...]:
+        """Ticked downscalers that can run, in the order of the list."""
+        return tuple(c for c in self.choices or () if c.runs and c.key in (self.models or ()))
+
+    def references(self) -> dict[str, str]:
+        """Fields that differences can be taken against: key -> label."""
+        names = {TRUTH: "Truth"} if self.has_truth else {}
+        return names | {choice.key: choice.label for choice in self.running} | {COARSE: "Coarse input"}
+
+    @property
+    def against(self) -> str:
+        """Key of the field that differences are taken against: the one asked for, or the first there is."""
+        offered = self.references()
+        return self.reference if self.reference in offered else next(iter(offered))
+
+    def step(self, count: int) -> None:
+        """Go ``count`` hours forward or back among those on offer; stays at the ends."""
+        if self.hours.size:
+            index = int(np.clip(self.position() + count, 0, self.hours.size - 1))
+            self._direction = 1 if count > 0 else -1
+            self.go(index)
+
+    def go(self, index: int) -> None:
+        """Show the hour at this position among those on offer."""
+        self.hour = _iso(self.hours[index])
+
+    def position(self) -> int:
+        """Where the hour shown is among those on offer (the nearest, where the filter leaves it out)."""
+        current = self.current
+        if current is None or not self.hours.size:
+            return 0
+        return int(np.argmin(np.abs(self.hours - current)))
+
+    def _check_words(self) -> None:
+        """Put back to their defaults what an address may have spelled wrongly."""
+        allowed = {"mode": MODES, "view": VIEWS, "theme": THEMES, "season": SEASONS, "daytime": DAYTIMES}
+        for name, words in allowed.items():
+            if getattr(self, name) not in words:
+                setattr(self, name, self.param[name].default)
+        limits = self.limits
+        if limits is not None:
+            numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
+            if len(limits) != 2 or not numbers or not limits[0] < limits[1]:
+                self.limits = None
+
+    # ---------------------------------------------------------------- stores and hours
+
+    def _list_stores(self) -> None:
+        self.stores = list(self.library.settings.find_stores())
+        if not self.store and self.stores:
+            self.store = self.stores[0]
+
+    def _on_store(self, *_: object) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        self._generation += 1
+        if not self.store:
+            self._empty("")
+            return
+        try:
+            opened = self.library.open(self.store)
+        except StoreError as error:
+            self._empty(str(error))
+            return
+        if self.opened is not None and self.current not in opened.store.hours:
+            with param.parameterized.discard_events(self):
+                self.hour = ""  # another store has other hours; that needs no remark
+        self._identity = opened.identity
+        self.param.update(problem="", error="", note="", snapshot=None, scores=None, opened=opened)
+        self._update_choices()
+        self._update_hours()
+
+    def _empty(self, problem: str) -> None:
+        self.param.update(
+            opened=None, snapshot=None, scores=None, hours=NO_HOURS, quantities=[], windows=[], choices=None,
+            problem=problem or "There is no store to show.",
+        )  # fmt: skip
+
+    def _on_filter(self, *_: object) -> None:
+        self._check_words()
+        self._update_hours()
+
+    def _update_hours(self) -> None:
+        """Hours on offer, and one of them shown: the one asked for, else the nearest, else the first noon."""
+        if self.opened is None:
+            return
+        hours = self.opened.store.hours
+        stamps = hours.astype("datetime64[s]").tolist()
+        months, times = SEASONS[self.season], DAYTIMES[self.daytime]
+        kept = np.array([s.month in months and s.hour in times for s in stamps], bool)
+        offered = hours[kept] if hours.size else hours
+        if self.hours.size != offered.size or not np.array_equal(self.hours, offered):
+            self.hours = offered
+        asked, current = self.hour, self.current
+        if not offered.size:
+            self._generation += 1
+            pending = self.opened.store.pending.size
+            self.param.update(
+                snapshot=None,
+                scores=None,
+                problem=(
+                    "No hour of this store matches the season and time of day; choose others."
+                    if hours.size
+                    else f"No hour of this store is written yet ({pending} planned). It will appear here by itself."
+                ),
+            )
+            return
+        self.problem = ""
+        if current is None:
+            noons = [i for i, s in enumerate(offered.astype("datetime64[s]").tolist()) if s.hour == 12]
+            chosen = offered[noons[0] if noons else 0]
+        else:
+            chosen = offered[int(np.argmin(np.abs(offered - current)))]
+            if not (hours == current).any():
+                self.note = f"{asked.replace('T', ' ')} is not on offer here; the nearest hour is shown."
+        if _iso(chosen) != asked:
+            self.hour = _iso(chosen)  # requests the fields
+        else:
+            self._request()
+
+    def look(self) -> None:
+        """Look on the disk for new stores and hours, in the background; for a timer to call."""
+        opened = self.opened
+
+        def work() -> None:
+            try:
+                if opened is not None:
+                    opened.look_again()
+                failure = None
+            except (StoreError, OSError) as error:
+                failure = str(error)
+            self._later(lambda: self._on_look(opened, failure))
+
+        self.library.submit(work)
+
+    def _on_look(self, opened: OpenStore | None, failure: str | None) -> None:
+        self._list_stores()
+        if opened is not self.opened:
+            return
+        if opened is None:
+            if self.store:
+                problem = self.problem
+                self._open()
+                if self.problem == problem:
+                    return
+            return
+        if failure is not None:
+            self.library.forget(opened)
+            self._empty(failure)
+            return
+        if opened.identity != self._identity:
+            self.library.forget(opened)
+            self._open()
+            self.note = "This store was replaced; its new content is shown."
+            return
+        before, now = self._hours_seen, opened.store.hours.size
+        if now != before:
+            self._update_choices()
+            self._update_hours()
+            if now > before:
+                many = now - before
+                self.note = f"{many} new hour{'s' if many > 1 else ''} in this store since you opened it."
+
+    # ---------------------------------------------------------------- downscalers
+
+    def _on_catalogue(self, future: Any) -> None:
+        try:
+            self._catalogue = future.result()
+        except Exception as error:
+            self._catalogue = Catalogue((), ())
+            self.fail(error)
+        self._update_choices()
+        self._request()
+
+    def _update_choices(self) -> None:
+        """What the open store offers: quantities, regions, downscalers and why others can't run."""
+        opened = self.opened
+        if opened is None:
+            return
+        contents = opened.store.contents
+        self._hours_seen = opened.store.hours.size
+        self.quantities = [q for q in QUANTITIES.values() if q.available(contents.predictors)]
+        self.windows = list(opened.windows)
+        if self.quantities and self.quantity not in self.quantities:
+            self.variable = self.quantities[0].key
+        if self.region not in [window.key for window in self.windows]:
+            self.region = WHOLE
+        if self._catalogue is None:
+            return
+        choices = []
+        for downscaler in self._catalogue.downscalers:
+            reasons = downscaler.obstacles(contents, opened.domain)
+            if not reasons and not self.quantity.available(downscaler.targets):
+                reasons = [f"It does not make {self.quantity.label.lower()}."]
+            choices.append(ModelChoice(downscaler.key, downscaler.label, " ".join(reasons)))
+        choices += [ModelChoice(f"file:{path}", path.name, why) for path, why in self._catalogue.failures]
+        if choices != self.choices:
+            self.choices = choices
+        if self.models is None:
+            self.models = _default_models(choices)
+
+    # ---------------------------------------------------------------- fields
+
+    def _on_request(self, *events: Any) -> None:
+        if any(event.name == "variable" for event in events):
+            self.limits = None
+            self._update_choices()
+        self._request()
+
+    def _request(self) -> None:
+        """Show the fields of the hour: at once what is there, and each of the rest when it is ready."""
+        self._generation += 1
+        opened, hour = self.opened, self.current
+        if opened is None or hour is None or hour not in opened.store.hours:
+            return
+        if not self.quantities:
+            self.param.update(
+                snapshot=None,
+                scores=None,
+                problem="This store holds none of the variables that can be shown (t2m, u10 and v10, tp).",
+            )
+            return
+        generation, quantity = self._generation, self.quantity
+        wanted = [(COARSE, "Coarse input")]
+        if self.has_truth:
+            wanted.append((TRUTH, "Truth"))
+        wanted += [(choice.key, choice.label) for choice in self.running]
+        fields = tuple(
+            _make_field(key, label, quantity, self.library.peek(opened, hour, key)) for key, label in wanted
+        )
+        target = Snapshot(opened, hour, quantity, fields)
+        if not target.computing:
+            self._publish(target)
+            return
+        # What reads or interpolates comes within a moment; showing it in one piece avoids flicker.
+        quick = [f.key for f in target.computing if not self._is_slow(f.key)]
+        slow = [f.key for f in target.computing if self._is_slow(f.key)]
+        if not quick:
+            self._publish(target)
+
+        def work(keys: Sequence[str]) -> None:
+            done: dict[str, Fields | Exception] = {}
+            for key in keys:
+                if generation != self._generation:
+                    return
+                try:
+                    done[key] = self.library.fields(opened, hour, key)
+                except Exception as error:
+                    log.warning("%s failed for %s", key, hour, exc_info=error)
+                    done[key] = error
+            self._later(lambda: self._arrived(generation, target, done))
+
+        for keys in ([quick] if quick else []) + [[key] for key in slow]:
+            self.library.submit(lambda keys=keys: work(keys))
+
+    @staticmethod
+    def _is_slow(key: str) -> bool:
+        return key not in (COARSE, TRUTH, *_INTERPOLATIONS)
+
+    def _arrived(self, generation: int, target: Snapshot, done: dict[str, Fields | Exception]) -> None:
+        if generation != self._generation:
+            return
+        shown = self.snapshot
+        base = shown if _same_request(shown, target) else target
+        fields = []
+        for field in base.fields:
+            result = done.get(field.key)
+            if isinstance(result, Exception):
+                field = replace(field, problem=_plain(result))
+            elif result is not None:
+                field = _make_field(field.key, field.label, target.quantity, result)
+            fields.append(field)
+        self._publish(replace(base, fields=tuple(fields)))
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._score()
+        if not snapshot.computing:
+            self._prefetch(snapshot)
+
+    def _prefetch(self, snapshot: Snapshot) -> None:
+        """Make the next hour in the direction of travel, so that going on is instant."""
+        index = self.position() + self._direction
+        if not 0 <= index < self.hours.size:
+            return
+        hour = self.hours[index]
+        opened = snapshot.opened
+        keys = [f.key for f in snapshot.fields if self.library.peek(opened, hour, f.key) is None]
+        mark = (opened.identity, hour, *keys)
+        if not keys or mark == self._prefetched:
+            return
+        self._prefetched = mark
+        generation = self._generation
+
+        def work() -> None:
+            for key in keys:
+                if generation != self._generation:
+                    return
+                try:
+                    self.library.fields(opened, hour, key)
+                except Exception:  # it will be reported if somebody asks for this hour
+                    return
+
+        self.library.submit(work)
+
+    # ---------------------------------------------------------------- scores
+
+    def _on_region(self, *_: object) -> None:
+        if self.snapshot is not None:
+            self._score()
+
+    def scored_fields(self) -> list[tuple[str, FloatField, FloatField]]:
+        """(key, forecast, truth) of everything that is scored and ready; the coarse input as interpolated."""
+        snapshot = self.snapshot
+        truth = snapshot.get(TRUTH) if snapshot is not None else None
+        if truth is None or truth.values is None:
+            return []
+        ready = [f for f in snapshot.fields if f.key not in (COARSE, TRUTH) and f.values is not None]
+        found = [(field.key, field.values, truth.values) for field in ready]
+        if QUADRATIC not in [field.key for field in ready]:
+            made = self.library.peek(snapshot.opened, snapshot.hour, QUADRATIC)
+            if made is not None:
+                found.insert(0, (COARSE, snapshot.quantity.compute(made), truth.values))
+        return found
+
+    def _score(self) -> None:
+        """Score what is shown against the truth over the region, in the background."""
+        snapshot, window, generation = self.snapshot, self.window, self._generation
+        truth = snapshot.get(TRUTH) if snapshot is not None else None
+        if snapshot is None or window is None or truth is None or truth.values is None:
+            self.scores = None
+            return
+        downscaled = [f for f in snapshot.fields if f.key not in (COARSE, TRUTH) and f.values is not None]
+        quadratic_there = any(f.key == QUADRATIC for f in downscaled)
+        can_quadratic = any(c.key == QUADRATIC and c.runs for c in self.choices or ())
+        quantity, reference = snapshot.quantity, truth.values
+
+        def row(key: str, label: str, values: FloatField) -> Score:
+            address = ("scores", *snapshot.opened.identity, str(snapshot.hour), quantity.key, window.key, key)
+            return compute_score(
+                key, label, values, reference, window, snapshot.opened.domain, self.library.results, address
+            )
+
+        def work() -> None:
+            try:
+                rows = []
+                if can_quadratic and not quadratic_there:
+                    made = self.library.fields(snapshot.opened, snapshot.hour, QUADRATIC)
+                    rows.append(row(COARSE, "Coarse input (quadratic interpolation)", quantity.compute(made)))
+                for field in downscaled:
+                    label = field.label
+                    if field.key == QUADRATIC:
+                        label += " (= coarse input)"
+                    rows.append(row(field.key, label, field.values))
+            except Exception as error:
+                failure = error
+                self._later(lambda: self.fail(failure))
+                return
+            table = ScoreTable(quantity, snapshot.hour, window, tuple(rows))
+            self._later(lambda: self._scored(generation, window, table))
+
+        self.library.submit(work)
+
+    def _scored(self, generation: int, window: Window, table: ScoreTable) -> None:
+        if generation == self._generation and window == self.window:
+            self.scores = table
+
+
+_INTERPOLATIONS = (QUADRATIC, "lapse_rate")
+
+
+def _same_request(shown: Snapshot | None, target: Snapshot) -> bool:
+    return (
+        shown is not None
+        and shown.opened is target.opened
+        and shown.hour == target.hour
+        and shown.quantity == target.quantity
+        and [f.key for f in shown.fields] == [f.key for f in target.fields]
+    )
+
+
+def _make_field(key: str, label: str, quantity: Quantity, fields: Fields | None) -> Field:
+    return Field(key, label, quantity.compute(fields) if fields is not None else None)
+
+
+def _default_models(choices: Sequence[ModelChoice]) -> list[str]:
+    """The plain interpolation and the first checkpoint that runs, else both interpolations."""
+    running = [choice.key for choice in choices if choice.runs]
+    plain = [key for key in running if key in _INTERPOLATIONS]
+    trained = [key for key in running if key not in _INTERPOLATIONS]
+    return plain[:1] + trained[:1] if trained else plain
+
+
+def _plain(error: Exception) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, ValueError) and text else f"It failed ({type(error).__name__}: {text})."
+
+
+def _iso(hour: np.datetime64) -> str:
+    return str(np.datetime_as_string(hour, unit="m"))

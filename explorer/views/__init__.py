@@ -1,0 +1,1 @@
+"""The views of the explorer, each over one :class:`explorer.session.Session`."""

@@ -1,0 +1,476 @@
+"""Maps side by side: one source, one colour scale, one pointer.
+
+All fields are columns of one ``ColumnDataSource`` with a single row, coded to 16 bits; a new hour is one
+assignment to it. Pan, zoom, crosshair and hover are linked by shared models and run in the browser alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import panel as pn
+from bokeh.events import DoubleTap
+from bokeh.models import (
+    BoxZoomTool,
+    ColumnDataSource,
+    CrosshairTool,
+    CustomJS,
+    CustomJSHover,
+    HoverTool,
+    LinearColorMapper,
+    PanTool,
+    Range1d,
+    Span,
+    WheelZoomTool,
+)
+from bokeh.plotting import figure
+from numpy.typing import NDArray
+
+from core.domain import Domain
+from explorer.encoding import Scale, nice_ticks, robust_range
+from explorer.library import COARSE, TRUTH, OpenStore
+from explorer.quantities import FloatField
+from explorer.session import DIFFERENCE, Field, Session, Snapshot, show_hour
+from explorer.style import DIVERGING, INK, PALETTES, block, text
+
+NOTHING = np.zeros((1, 1), np.uint16)
+
+FIT = """
+// Show at least the wanted window, at the same metres per pixel along x and y.
+if (frame != null) target.frame = {w: frame.inner_width, h: frame.inner_height}
+const {w, h} = target.frame ?? {w: 0, h: 0}
+if (!(w > 20 && h > 20)) return
+const [l, r, b, t] = ['left', 'right', 'bottom', 'top'].map(name => target.data[name][0])
+let k = 1.02 * Math.max((r - l) / w, (t - b) / h)
+let cx = (l + r) / 2, cy = (b + t) / 2
+const last = target.fitted
+if (resized && last != null) {
+  // A window that was panned or zoomed keeps its centre and scale when the page changes size.
+  const mx = (xr.start + xr.end) / 2, my = (yr.start + yr.end) / 2, m = (xr.end - xr.start) / last.w
+  if (Math.abs(mx - last.cx) > 0.01 * w * k || Math.abs(my - last.cy) > 0.01 * w * k || Math.abs(m / last.k - 1) > 0.01) {
+    cx = mx; cy = my; k = m
+  }
+}
+target.fitted = {w, k: 1.02 * Math.max((r - l) / w, (t - b) / h), cx: (l + r) / 2, cy: (b + t) / 2}
+xr.setv({start: cx - k * w / 2, end: cx + k * w / 2})
+yr.setv({start: cy - k * h / 2, end: cy + k * h / 2})
+"""
+"""Keeps the scale equal in both directions; a ``Range1d`` shared by several figures can't by itself."""
+
+READ = """
+const d = source.data
+const {x, y} = special_vars
+const cell = (image) => {
+  const [rows, columns] = image.shape
+  const i = Math.floor((d.top[0] - y) / d.height[0] * rows)
+  const j = Math.floor((x - d.left[0]) / d.width[0] * columns)
+  return i < 0 || j < 0 || i >= rows || j >= columns ? 0 : image[i * columns + j]
+}
+if (format == "place") {
+  const s = place.data
+  const [rows, columns] = s.lon[0].shape
+  const fi = Math.min(Math.max((d.top[0] - y) / d.height[0] * (rows - 1), 0), rows - 1.001)
+  const fj = Math.min(Math.max((x - d.left[0]) / d.width[0] * (columns - 1), 0), columns - 1.001)
+  const i = Math.floor(fi), j = Math.floor(fj), a = fi - i, b = fj - j
+  const mix = (g) => {
+    const at = (p, q) => g[p * columns + q]
+    return (1 - a) * ((1 - b) * at(i, j) + b * at(i, j + 1)) + a * ((1 - b) * at(i + 1, j) + b * at(i + 1, j + 1))
+  }
+  const lat = mix(s.lat[0]), lon = mix(s.lon[0])
+  const degrees = (v, plus, minus) => Math.abs(v).toFixed(2) + "\\u00b0 " + (v < 0 ? minus : plus)
+  const where = degrees(lat, "N", "S") + "  " + degrees(lon, "E", "W")
+  const [height_rows] = s.orography[0].shape
+  return height_rows > 1 ? where + "  \\u00b7  " + cell(s.orography[0]).toFixed(0) + " m" : where
+}
+const name = format
+const decode = (key, low, step) => {
+  const code = d[key] == null ? 0 : cell(d[key][0])
+  return code == 0 ? NaN : low + (code - 1) * step
+}
+const shown = (v, unit, sign) => (sign && v > 0 ? "+" : "") + v.toFixed(d.decimals[0]).replace("-", "\\u2212") + " " + unit
+const against = d.against[0]
+if (against == "") {
+  const v = decode(name, d.low[0], d.step[0])
+  return isNaN(v) ? "no data" : shown(v, d.units[0], false)
+}
+const r = decode(against, d.reference_low[0], d.reference_step[0])
+if (name == against)
+  return isNaN(r) ? "no data" : shown(r, d.units[0], false)
+const v = decode(name, d.low[0], d.step[0])
+return isNaN(v) || isNaN(r) ? "no data" : shown(v, d.difference_units[0], true) + "  (" + shown(r + v, d.units[0], false) + ")"
+"""
+"""Reads a column under the pointer whatever its shape, and says it in the units people use."""
+
+
+class Maps(pn.viewable.Viewer):
+    """The maps of a session's snapshot."""
+
+    def __init__(self, session: Session, **params: Any) -> None:
+        super().__init__(**params)
+        self.session = session
+        self._domain: Domain | None = None
+        self._opened: OpenStore | None = None
+        self._figures: dict[str, figure] = {}
+        self._cells: dict[str, pn.Column] = {}
+        self._heads: dict[str, pn.pane.HTML] = {}
+        self._hovers: dict[str, HoverTool] = {}
+        self._shown: tuple[str, ...] = ()
+        self._tooltip_rows: tuple[tuple[str, str], ...] = ()
+
+        self.source = ColumnDataSource(data=_empty_columns(), name="fields")
+        self.place = ColumnDataSource(
+            data={"lon": [np.zeros((2, 2), np.float32)], "lat": [np.zeros((2, 2), np.float32)],
+                  "orography": [np.zeros((1, 1), np.int16)]},
+            name="place",
+        )  # fmt: skip
+        self.outlines = ColumnDataSource(data={"x": [], "y": []})
+        self.borders = ColumnDataSource(data={"x": [], "y": []})
+        self.target = ColumnDataSource(data=_window_columns(0, 1, 0, 1), name="window")
+        self.x_range, self.y_range = Range1d(0, 1, name="x"), Range1d(0, 1, name="y")
+        self._view = {"target": self.target, "xr": self.x_range, "yr": self.y_range}
+        refit = CustomJS(args={**self._view, "frame": None}, code="const resized = false\n" + FIT)
+        self.target.js_on_change("data", refit)
+        self.mapper = LinearColorMapper(
+            palette=list(PALETTES["thermal"]), low=0.5, high=65535.5, low_color="rgba(0, 0, 0, 0)"
+        )
+        self._spans = [Span(dimension=dimension, line_width=1) for dimension in ("width", "height")]
+        self._reader = CustomJSHover(args={"source": self.source, "place": self.place}, code=READ)
+        self._outline_glyphs: list[Any] = []
+
+        self._head = block(min_width=200)
+        self._bar = block(width=74, sizing_mode="stretch_height", css_classes=["colour-bar"])
+        self._grid = pn.Column(sizing_mode="stretch_both", margin=0, css_classes=["map-grid"])
+        self._layout = pn.Column(
+            pn.Row(self._head, sizing_mode="stretch_width", margin=0),
+            pn.Row(self._grid, self._bar, sizing_mode="stretch_both", margin=0, styles={"min-height": "0"}),
+            sizing_mode="stretch_both",
+            margin=(0, 10, 6, 14),
+            styles={"min-height": "0"},
+        )
+        session.param.watch(self._update, ["snapshot", "mode", "reference", "palette", "limits"])
+        session.param.watch(self._update_heads, "scores")
+        session.param.watch(self._update_window, "region")
+        session.param.watch(self._update_theme, "theme")
+        self._update()
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self._layout
+
+    # ---------------------------------------------------------------- what the session says
+
+    def _update(self, *_: object) -> None:
+        snapshot = self.session.snapshot
+        if snapshot is None:
+            return
+        with pn.io.hold():
+            if snapshot.opened is not self._opened:
+                self._use(snapshot.opened)
+            self._fill(snapshot)
+            self._arrange(snapshot)
+            self._update_heads()
+
+    def _use(self, opened: OpenStore) -> None:
+        """Another store: its place, outlines and window."""
+        self._opened = opened
+        longitude, latitude = opened.graticule
+        orography = np.zeros((1, 1), np.int16)
+        if opened.static is not None and "orography" in opened.static:
+            heights = np.nan_to_num(opened.static["orography"].values)
+            orography = np.rint(heights).astype(np.int16)
+        self.place.data = {"lon": [longitude], "lat": [latitude], "orography": [orography]}
+        lines = self.session.library.outlines(opened.domain.fine)
+        self.outlines.data = _join(lines, ("coastline", "lake"))
+        self.borders.data = _join(lines, ("border",))
+        if opened.domain != self._domain:
+            self._domain = opened.domain
+            self._update_window()
+
+    def _update_window(self, *_: object) -> None:
+        window = self.session.window
+        if window is not None:
+            self.fit(window.left, window.right, window.bottom, window.top)
+
+    def fit(self, left: float, right: float, bottom: float, top: float) -> None:
+        """Show at least this window of the plane [m] in all maps."""
+        if self.x_range.start == 0 and self.x_range.end == 1:  # before the browser knows the size of the frames
+            self.x_range.update(start=left, end=right)
+            self.y_range.update(start=bottom, end=top)
+        columns = _window_columns(left, right, bottom, top)
+        columns["count"] = [self.target.data["count"][0] + 1]  # so that the same window is fitted again
+        self.target.data = columns
+
+    def _fill(self, snapshot: Snapshot) -> None:
+        """All fields into the source, in one assignment, and the colours that fit them."""
+        session, quantity = self.session, snapshot.quantity
+        against = session.against if session.mode == DIFFERENCE else ""
+        reference = snapshot.get(against) if against else None
+        shown = {f.key: f.values for f in snapshot.fields if f.values is not None}
+        columns = _empty_columns()
+        left, right, bottom, top = snapshot.opened.domain.fine.extent
+        columns |= {"left": [left], "right": [right], "bottom": [bottom], "top": [top]}
+        columns |= {"width": [right - left], "height": [top - bottom]}
+        columns |= {
+            "units": [quantity.units],
+            "difference_units": [quantity.difference_units],
+            "decimals": [max(quantity.decimals, 1) + (1 if against else 0)],
+        }
+        if reference is not None:
+            columns["against"] = [against]
+            if reference.values is None:
+                shown = {}
+            else:
+                own = Scale.spanning([reference.values])
+                columns |= {"reference_low": [own.low], "reference_step": [own.step]}
+                columns[against] = [own.encode(reference.values)]
+                shown = {k: _difference(v, reference.values) for k, v in shown.items() if k != against}
+        signed = reference is not None or quantity.signed
+        scale = Scale.spanning(shown.values())
+        columns |= {"low": [scale.low], "step": [scale.step]}
+        columns |= {key: [scale.encode(values)] for key, values in shown.items()}
+        for field in snapshot.fields:
+            columns.setdefault(field.key, [NOTHING])
+        low, high = session.limits or robust_range(
+            shown.values(), signed=signed, floor=None if signed else quantity.floor
+        )
+        name = session.palette if session.palette in PALETTES and not signed else quantity.palette
+        colours = DIVERGING if signed else PALETTES[name]
+        self.mapper.palette = scale.palette(colours, low, high)
+        self.source.data = columns
+        self._bar.object = _colour_bar(
+            colours, low, high, quantity.difference_units if reference is not None else quantity.units
+        )
+
+    def _arrange(self, snapshot: Snapshot) -> None:
+        """The maps that are wanted, in order, in a grid that suits their number."""
+        difference = self.session.mode == DIFFERENCE
+        against = self.session.against if difference else ""
+        fields = [field for field in snapshot.fields if field.key != against]
+        rows = tuple((field.key, field.label) for field in snapshot.fields)
+        for field in fields:
+            if field.key not in self._figures:
+                self._make(field.key)
+        for key, hover in self._hovers.items():
+            template = _tooltip(rows, key)
+            if hover.tooltips != template:
+                hover.update(
+                    tooltips=template,
+                    formatters={f"@{{{name}}}": self._reader for name in ("left", *(k for k, _ in rows))},
+                )
+        keys = tuple(field.key for field in fields)
+        if keys != self._shown:
+            self._shown = keys
+            count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(len(keys), math.ceil(len(keys) ** 0.5))
+            self._grid.styles = _grid_styles(count, math.ceil(len(keys) / max(count, 1)))
+            self._grid.objects = [self._cells[key] for key in keys]
+
+    def _update_heads(self, *_: object) -> None:
+        snapshot, session = self.session.snapshot, self.session
+        if snapshot is None:
+            return
+        difference = session.mode == DIFFERENCE
+        against = snapshot.get(session.against) if difference else None
+        title = snapshot.quantity.label
+        if difference and against is not None:
+            title += f": difference from {against.label.lower() if against.key in (TRUTH, COARSE) else against.label}"
+        busy = ", ".join(field.label for field in snapshot.computing)
+        self._head.object = (
+            f"<div class='head'><h2>{text(title)}</h2><span class='when'>{text(show_hour(snapshot.hour))}</span>"
+            + (f"<span class='busy'>computing {text(busy)}…</span>" if busy else "")
+            + "</div>"
+        )
+        table = session.scores
+        for field in snapshot.fields:
+            head = self._heads.get(field.key)
+            if head is None:
+                continue
+            parts = [f"<span class='name'>{text(field.label)}</span>"]
+            detail = _spacing(field, snapshot.opened.domain)
+            parts.append(f"<span class='detail'>{text(detail)}</span>")
+            row = table.get(field.key) if table is not None and table.hour == snapshot.hour else None
+            if field.problem:
+                parts.append(f"<span class='failed' title='{text(field.problem)}'>{text(field.problem)}</span>")
+            elif field.computing:
+                parts.append("<span class='busy'>computing…</span>")
+            elif row is not None and field.key != COARSE and np.isfinite(row.rmse):
+                units = snapshot.quantity.difference_units
+                parts.append(f"<span class='score'>RMSE <b>{row.rmse:.2f} {text(units)}</b></span>")
+            head.object = f"<div class='panel-head'>{''.join(parts)}</div>"
+
+    def _update_theme(self, *_: object) -> None:
+        ink = INK[self.session.theme]
+        with pn.io.hold():
+            for span in self._spans:
+                span.update(line_color=ink["cross"], line_alpha=0.55)
+            for kind, glyph in self._outline_glyphs:
+                if kind == "domain":
+                    glyph.update(fill_color=ink["empty"], hatch_color=ink["hatch"])
+                else:
+                    glyph.line_color = ink["halo"] if kind == "halo" else ink["coast"]
+
+    # ---------------------------------------------------------------- one map
+
+    def _make(self, key: str) -> None:
+        ink = INK[self.session.theme]
+        pan, wheel = PanTool(), WheelZoomTool(zoom_on_axis=False)
+        plot = figure(
+            name=f"map-{key}",
+            x_range=self.x_range,
+            y_range=self.y_range,
+            x_axis_location=None,
+            y_axis_location=None,
+            toolbar_location=None,
+            tools=[pan, wheel, BoxZoomTool(match_aspect=True)],
+            active_drag=pan,
+            active_scroll=wheel,
+            output_backend="canvas",
+            sizing_mode="stretch_both",
+            min_border=0,
+            min_width=60,
+            min_height=60,
+        )
+        plot.grid.visible = False
+        domain = plot.quad(
+            left="left",
+            top="top",
+            right="right",
+            bottom="bottom",
+            source=self.source,
+            line_color=None,
+            fill_color=ink["empty"],
+            hatch_pattern="right_diagonal_line",
+            hatch_color=ink["hatch"],
+            hatch_scale=9,
+            hatch_weight=0.6,
+            level="underlay",
+        )
+        image = plot.image(
+            image=key,
+            x="left",
+            y="top",
+            dw="width",
+            dh="height",
+            source=self.source,
+            color_mapper=self.mapper,
+            anchor="top_left",
+            origin="top_left",
+            level="image",
+        )
+        self._outline_glyphs.append(("domain", domain.glyph))
+        for kind, source, width, alpha in (
+            ("halo", self.outlines, 2.4, 0.45),
+            ("coast", self.outlines, 0.9, 0.95),
+            ("border", self.borders, 0.8, 0.6),
+        ):
+            colour = ink["halo"] if kind == "halo" else ink["coast"]
+            line = plot.line(
+                "x", "y", source=source, line_color=colour, line_width=width, line_alpha=alpha, level="glyph"
+            )
+            line.nonselection_glyph = None
+            self._outline_glyphs.append((kind, line.glyph))
+        hover = HoverTool(renderers=[image], tooltips="", show_arrow=False, attachment="horizontal")
+        plot.add_tools(hover, CrosshairTool(overlay=self._spans))
+        for span in self._spans:
+            span.update(line_color=ink["cross"], line_alpha=0.55)
+        arguments = {**self._view, "frame": plot}
+        resized = CustomJS(args=arguments, code="const resized = true\n" + FIT)
+        plot.js_on_change("inner_width", resized)
+        plot.js_on_change("inner_height", resized)
+        plot.js_on_event(DoubleTap, CustomJS(args=arguments, code="const resized = false\n" + FIT))
+        self._figures[key] = plot
+        self._hovers[key] = hover
+        self._heads[key] = block(height=24)
+        self._cells[key] = pn.Column(
+            self._heads[key],
+            pn.pane.Bokeh(plot, sizing_mode="stretch_both", margin=0),
+            sizing_mode="stretch_both",
+            margin=0,
+            styles={"min-height": "0", "min-width": "0"},
+        )
+
+
+# ---------------------------------------------------------------- small helpers
+
+
+def _empty_columns() -> dict[str, list[Any]]:
+    """One row of everything the glyphs and the hover need."""
+    numbers = ("left", "right", "bottom", "top", "width", "height", "reference_low")
+    return {name: [0.0] for name in numbers} | {
+        "low": [0.0], "step": [1.0], "reference_step": [1.0], "decimals": [1],
+        "units": [""], "difference_units": [""], "against": [""],
+    }  # fmt: skip
+
+
+def _window_columns(left: float, right: float, bottom: float, top: float) -> dict[str, list[float]]:
+    return {"left": [left], "right": [right], "bottom": [bottom], "top": [top], "count": [0]}
+
+
+def _difference(values: FloatField, reference: FloatField) -> FloatField:
+    """values - reference on the finer of the two grids; coarse cells count wherever they lie."""
+    if values.shape == reference.shape:
+        return values - reference
+    shape = np.maximum(values.shape, reference.shape)
+    return _spread(values, shape) - _spread(reference, shape)
+
+
+def _spread(field: FloatField, shape: NDArray[np.integer]) -> FloatField:
+    """A field with each cell repeated to fill ``shape``."""
+    rows, columns = shape[0] // field.shape[0], shape[1] // field.shape[1]
+    return field if rows == columns == 1 else field.repeat(rows, axis=0).repeat(columns, axis=1)
+
+
+def _join(lines: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+    """Several kinds of outline as one line with gaps."""
+    gap = np.array([np.nan])
+    parts = [(lines[kind], gap) for kind in kinds if kind in lines]
+    return {
+        axis: np.concatenate([np.empty(0), *(a for line, gap in parts for a in (line[i], gap))]).astype(np.float32)
+        for i, axis in enumerate("xy")
+    }
+
+
+def _spacing(field: Field, domain: Domain) -> str:
+    spacing = (domain.coarse if field.key == COARSE else domain.fine).dx / 1000
+    return f"{spacing:g} km"
+
+
+def _tooltip(rows: tuple[tuple[str, str], ...], key: str) -> str:
+    """HTML of the hover: where, and every field's value, this map's in bold."""
+    body = "".join(
+        f"<div style='display:flex;justify-content:space-between;gap:18px;"
+        f"font-weight:{600 if name == key else 400}'>"
+        f"<span>{text(label)}</span><span>@{{{name}}}{{{name}}}</span></div>"
+        for name, label in rows
+    )
+    return (
+        "<div style='font:12.5px/19px Roboto,Arial,sans-serif;font-variant-numeric:tabular-nums;padding:2px 3px'>"
+        f"<div style='opacity:0.72;margin-bottom:2px'>@{{left}}{{place}}</div>{body}</div>"
+    )
+
+
+def _grid_styles(columns: int, rows: int) -> dict[str, str]:
+    return {
+        "display": "grid",
+        "grid-template-columns": f"repeat({columns}, minmax(0, 1fr))",
+        "grid-template-rows": f"repeat({rows}, minmax(0, 1fr))",
+        "gap": "6px 10px",
+        "min-height": "0",
+    }
+
+
+def _colour_bar(colours: Any, low: float, high: float, units: str) -> str:
+    """HTML of the vertical colour bar."""
+    stops = ", ".join(colours[round(i * (len(colours) - 1) / 63)] for i in range(64))
+    ticks = nice_ticks(low, high, 9)
+    decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 1
+    marks = "".join(
+        f"<span class='tick' style='bottom:{100 * (tick - low) / (high - low):.3f}%'>"
+        f"{f'{tick:.{decimals}f}'.replace('-', '−')}</span>"
+        for tick in ticks
+    )
+    return (
+        f"<div class='bar' role='img' aria-label='Colour scale from {low:g} to {high:g} {text(units)}'>"
+        f"<div class='units'>{text(units)}</div><div class='scale'>"
+        f"<div class='colours' style='background:linear-gradient(to top, {stops})'></div>{marks}</div></div>"
+    )

@@ -1,0 +1,186 @@
+"""Scores of the hour over the region: a table, bars, and how the errors are distributed."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import panel as pn
+import panel_material_ui as pmui
+
+from explorer.scores import NAMES, WITH_UNITS, Score, best, error_distribution, to_csv
+from explorer.session import ScoreTable, Session, show_hour
+from explorer.style import SERIES, block, message, text
+
+hv.extension("bokeh", logo=False)
+
+
+class Scores(pn.viewable.Viewer):
+    """Table and charts of a session's scores."""
+
+    def __init__(self, session: Session, **params: Any) -> None:
+        super().__init__(**params)
+        self.session = session
+        self._colours: dict[str, str] = {}
+        self._head = block(min_width=200)
+        self._table = block(css_classes=["score-table"])
+        self._bars = pn.pane.HoloViews(sizing_mode="stretch_width", margin=0, linked_axes=False)
+        self._errors = pn.pane.HoloViews(sizing_mode="stretch_width", margin=0, linked_axes=False)
+        self._download = pmui.FileDownload(
+            callback=self._csv,
+            filename="scores.csv",
+            label="Download CSV",
+            variant="outlined",
+            size="small",
+            margin=(6, 0),
+        )
+        self._content = pn.Column(
+            pn.Row(self._head, self._download, sizing_mode="stretch_width", margin=0),
+            self._table,
+            self._bars,
+            self._errors,
+            sizing_mode="stretch_width",
+            margin=(0, 24, 24, 18),
+            max_width=1500,
+        )
+        self._why = block()
+        self._layout = pn.Column(
+            self._content, self._why, sizing_mode="stretch_both", margin=0, styles={"overflow-y": "auto"}
+        )
+        session.param.watch(self._update, ["scores", "snapshot", "view"])
+        self._update()
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self._layout
+
+    def _update(self, *_: object) -> None:
+        session = self.session
+        if session.view != "scores":
+            return  # hidden; drawn when it is looked at
+        table: ScoreTable | None = session.scores
+        snapshot = session.snapshot
+        self._content.visible = bool(table and table.rows)
+        self._why.visible = not self._content.visible
+        if snapshot is None:
+            return
+        if not session.has_truth:
+            self._why.object = message(
+                "No scores for this store",
+                f"It holds no fine truth of {snapshot.quantity.label.lower()}, so there is nothing to compare "
+                "with. The maps work all the same.",
+            )
+            return
+        if table is None or not table.rows:
+            self._why.object = message(
+                "Scores of this hour",
+                "They are being computed." if table is None else "Tick a downscaler that can run on this store.",
+            )
+            return
+        self._head.object = (
+            f"<div class='head'><h2>Scores against the truth</h2><span class='when'>"
+            f"{text(table.quantity.label)} · {text(show_hour(table.hour))} · {text(table.window.name)}</span></div>"
+        )
+        for row in table.rows:
+            self._colours.setdefault(row.key, SERIES[len(self._colours) % len(SERIES)])
+        self._table.object = self._html(table)
+        self._bars.object = self._make_bars(table)
+        self._errors.object = self._make_errors(table)
+
+    def _html(self, table: ScoreTable) -> str:
+        units = table.quantity.difference_units
+        heads = "".join(
+            f"<th scope='col'>{name}{f' <small>[{text(units)}]</small>' if key in WITH_UNITS else ''}</th>"
+            for key, name in NAMES.items()
+        )
+        winners = {metric: best(table.rows, metric) for metric in NAMES}
+        rows = "".join(
+            f"<tr><td><span class='dot' style='background:{self._colours[row.key]}'></span>{text(row.label)}</td>"
+            + "".join(
+                f"<td{' class=best' if row.key in winners[metric] else ''}>{_number(row, metric)}</td>"
+                for metric in NAMES
+            )
+            + "</tr>"
+            for row in table.rows
+        )
+        return (
+            f"<table><thead><tr><th scope='col'>Downscaler</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+    def _make_bars(self, table: ScoreTable) -> hv.Layout:
+        """One small bar chart per metric; colours and order are those of the table."""
+        units = table.quantity.difference_units
+        charts = []
+        for metric, name in NAMES.items():
+            values = [(str(i), getattr(row, metric), self._colours[row.key]) for i, row in enumerate(table.rows)]
+            title = f"{name} [{units}]" if metric in WITH_UNITS else name
+            bars = hv.Bars(values, "downscaler", [(metric, title), "colour"]).opts(
+                color="colour",
+                line_color=None,
+                invert_axes=True,
+                invert_yaxis=True,
+                bar_width=0.72,
+                title=title,
+                xlabel="",
+                ylabel="",
+                xaxis=None,
+                yticks=4,
+                toolbar=None,
+                default_tools=[],
+                responsive=True,
+                height=84 + 26 * len(values),
+                show_grid=True,
+                gridstyle={"ygrid_line_color": None},
+            )
+            charts.append(bars * hv.HLine(0).opts(color="gray", line_width=1) if metric == "bias" else bars)
+        return hv.Layout(charts).cols(len(charts)).opts(shared_axes=False, toolbar=None, sizing_mode="stretch_width")
+
+    def _make_errors(self, table: ScoreTable) -> hv.Overlay:
+        """How often an error of which size occurs, a curve per downscaler."""
+        session, snapshot = self.session, self.session.snapshot
+        units = table.quantity.difference_units
+        curves = []
+        for key, values, truth in session.scored_fields():
+            row = table.get(key)
+            if row is None:
+                continue
+            centres, share = error_distribution(values, truth, table.window, snapshot.opened.domain)
+            curves.append(
+                hv.Curve(
+                    (centres, share), ("error", f"forecast − truth [{units}]"), ("share", "share of cells [%]")
+                ).opts(color=self._colours[key], line_width=2)
+            )
+        curves.append(hv.VLine(0).opts(color="gray", line_width=1))
+        return hv.Overlay(curves).opts(
+            title="Distribution of errors",
+            responsive=True,
+            height=270,
+            toolbar=None,
+            default_tools=[],
+            show_grid=True,
+            show_legend=False,
+        )
+
+    def _csv(self) -> io.StringIO:
+        table: ScoreTable | None = self.session.scores
+        if table is None:
+            return io.StringIO("no scores\n")
+        return io.StringIO(
+            to_csv(
+                table.rows,
+                store=self.session.store,
+                hour=str(np.datetime_as_string(table.hour, unit="m")),
+                region=table.window.name,
+                variable=table.quantity.label,
+                units=table.quantity.difference_units,
+            )
+        )
+
+
+def _number(row: Score, metric: str) -> str:
+    value = getattr(row, metric)
+    if not np.isfinite(value):
+        return "–"
+    sign = "+" if metric == "bias" and value > 0 else ""
+    return f"{sign}{value:.{3 if metric in ('r2', 'pearson') else 2}f}".replace("-", "−")

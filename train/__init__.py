@@ -1,0 +1,1 @@
+"""Training: one validated config and one entry function per stage."""
