@@ -37,34 +37,35 @@ DEMO_START = datetime(2016, 1, 4)
 
 
 @contextmanager
-def progress_bar(label: str, unit: str = "hours") -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that shows what was really done: call it with (done, total)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("hours"))
     with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def rows_table(title: str | None, header: list[str], rows: list[list[str]]) -> Table:
-    table = Table(*header, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def all_downscalers(checkpoints: Path | None) -> tuple[list[Any], list[tuple[Path, str]]]:
+    """The interpolations, then the models of a folder (those that ship by default); files that are unusable."""
+    from core.assets import asset
+    from core.downscale import find_downscalers, interpolations
+
+    models, unusable = find_downscalers(checkpoints or asset("checkpoints"))
+    return [*interpolations(), *models], unusable
 
 
 def show_store(path: Path) -> None:
     """Print what a store holds and which downscalers can run on it."""
     from core.data.store import Store
-    from core.downscale import available_downscalers
 
     store = Store.open(path)
     synthetic = " [bold](synthetic)[/bold]" if store.attrs.get("synthetic") else ""
     out.print(f"[bold]{path}[/bold]: {store.attrs.get('title', 'untitled')}{synthetic}", highlight=False)
     for line in store.contents.sentences():
         out.print(f"  {line}", highlight=False)
-    downscalers, _ = available_downscalers()
+    downscalers, _ = all_downscalers(None)
     for downscaler in downscalers:
         obstacles = downscaler.obstacles(store.contents, store.domain)
         verdict = "can run" if not obstacles else f"can't run: {' '.join(obstacles)}"
@@ -113,13 +114,23 @@ def _demo_report(config: Any, era5: Path | None) -> None:
     from core.data.statics import load_italy_static
     from core.domain import ITALY
 
-    with progress_bar("Nature run report") as progress:
-        result = report(ITALY, load_italy_static(), config, era5_sample=era5, progress=progress)
-    rows = [
-        [row.name, row.formatted_value, row.formatted_band, "yes" if row.holds else "NO"] for row in result.rows
-    ]
-    out.print(rows_table("Nature run (synthetic)", ["property", "value", "band", "holds"], rows))
+    with out.status("Simulating") as line:
+        result = report(
+            ITALY,
+            load_italy_static(),
+            config,
+            era5_sample=era5,
+            progress=lambda done, total: line.update(f"Simulated {done} of {total} days"),
+        )
+    table = Table("property", "value", "band", "holds", title="Nature run (synthetic weather)")
+    for item in result.properties:
+        value = f"{item.value:.3g} {item.units}"
+        table.add_row(item.name, value, f"{item.low:g} to {item.high:g}", "yes" if item.holds else "NO")
+    out.print(table)
+    for line in result.skipped:
+        out.print(line, highlight=False)
     picture = Path("data/nature-run-report.png")
+    picture.parent.mkdir(parents=True, exist_ok=True)
     plot_report(result, picture)
     out.print(f"Picture: {picture}")
     if not result.holds:
@@ -138,9 +149,7 @@ def ingest_era5(
     from core.domain import ITALY
 
     with progress_bar("ERA5") as progress:
-        report = run(
-            files, out_path, ITALY, static=load_italy_static(), append=append, progress=progress
-        )
+        report = run(files, out_path, ITALY, static=load_italy_static(), append=append, progress=progress)
     for line in report.sentences():
         out.print(line, highlight=False)
     show_store(out_path)
@@ -152,7 +161,9 @@ def statics(
     out_path: Annotated[Path, typer.Option("--out", help="NetCDF file to write.")],
     land_cover: Annotated[Path | None, typer.Option(help="Land-cover classes, GeoTIFF or NetCDF.")] = None,
     land_mask: Annotated[Path | None, typer.Option(help="Land fraction or mask, GeoTIFF or NetCDF.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Take the domain of this store instead of Italy.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Take the domain of this store instead of Italy.")
+    ] = None,
 ) -> None:
     """Average an elevation model and a land-cover map of yours to the fine grid."""
     from core.data.statics import build_static, save_static
@@ -168,7 +179,9 @@ def statics(
 @app.command()
 def show(
     store: Annotated[Path, typer.Argument(help="A store.")],
-    validate: Annotated[bool, typer.Option("--validate", help="Read every hour and check its values.")] = False,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Read every hour and check its values.")
+    ] = False,
 ) -> None:
     """What a store holds, what is missing, and which downscalers can run."""
     show_store(store)
@@ -193,11 +206,16 @@ def train_unet(
 ) -> None:
     """Train a UNet; the same command continues a run that was stopped."""
     from train.config import load_config
+    from train.progress import terminal_progress
     from train.unet import train_unet as run
 
     settings = load_config(config, set_ or [])
-    with progress_bar("Training", "steps") as progress:
-        path = run(settings, store, out_path, resume=not fresh, progress=progress)
+    try:
+        with terminal_progress(err) as progress:
+            path = run(settings, store, out_path, resume=not fresh, progress=progress)
+    except KeyboardInterrupt:
+        err.print(f"Stopped. The same command continues the run in {out_path}.")
+        raise typer.Exit(130) from None
     out.print(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.", highlight=False)
 
 
@@ -213,12 +231,11 @@ def evaluate(
     """Scores of every downscaler that can run, over the hours of one split, as a Markdown table."""
     from core.data.samples import split_hours
     from core.data.store import Store
-    from core.downscale import available_downscalers
     from core.evaluate import evaluate_hours, markdown_table
 
     opened = Store.open(store)
     hours = split_hours(opened.hours, split)
-    downscalers, unusable = available_downscalers(checkpoints)
+    downscalers, unusable = all_downscalers(checkpoints)
     for path, reason in unusable:
         err.print(f"{path}: {reason}", highlight=False)
     runnable = [d for d in downscalers if not d.obstacles(opened.contents, opened.domain)]

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Self
 
-import safetensors
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from core.data.samples import Normalization
@@ -55,7 +56,8 @@ class Header(BaseModel):
     provenance : plain values: data fingerprint, steps, losses, hashes of parent files, code version
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # NaN must reach the JSON writer, which refuses it, and not become null on the way.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
     kind: Name
@@ -197,7 +199,7 @@ def save(
         text = json.dumps(header.model_dump(mode="json"), allow_nan=False)
     except ValueError as error:
         raise CheckpointError(f"The header for {path} holds a value that JSON can't: {error}.") from error
-    data = safetensors.torch.save(stored, metadata={ENTRY: text})
+    data = tensors_to_bytes(stored, metadata={ENTRY: text})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -233,8 +235,8 @@ def load(path: str | Path) -> Checkpoint:
     length = _header_length(path, data[:8], len(data))
     header = _parse_header(path, data[8 : 8 + length], len(data))
     try:
-        raw = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raw = tensors_from_bytes(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Copy or make it again.") from error
     tensors = {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in raw.items()}
     _check_weights(path, header, tensors)

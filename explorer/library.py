@@ -22,16 +22,16 @@ from core.data.store import Store, StoreError
 from core.domain import Domain, Grid
 from core.outlines import load_outlines
 from core.regions import Window, windows
+from explorer.display import COARSE
 from explorer.results import Fields, Results
 from explorer.settings import Settings
 
 if TYPE_CHECKING:  # it may import torch, which takes seconds that the first page should not wait for
     from core.downscale import Downscaler
 
-COARSE = "coarse"
 TRUTH = "truth"
 QUADRATIC = "quadratic"
-"""Keys of the fields that are not made by a checkpoint; the last is also how the coarse input is scored."""
+"""Keys of the fields beside COARSE that no checkpoint makes; by the last the coarse input is scored."""
 
 RESULTS_LIMIT = 768 * 2**20
 """Bytes of fields kept; an hour of six Italian maps takes 9 MB."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from core.data.store import StoreError
 from core.regions import WHOLE, Window, whole_window
+from explorer.display import Display, display
 from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
 from explorer.quantities import QUANTITIES, FloatField, Quantity
 from explorer.results import Fields
@@ -249,6 +250,19 @@ class Session(param.Parameterized):
         """Key of the field that differences are taken against: the one asked for, or the first there is."""
         offered = self.references()
         return self.reference if self.reference in offered else next(iter(offered))
+
+    def automatic_limits(self) -> list[float] | None:
+        """The colour range that fits what is shown, or None while nothing is."""
+        shown = self.shown()
+        return None if shown is None else list(shown.limits)
+
+    def shown(self) -> Display | None:
+        """What the maps draw of the snapshot in the chosen mode; None while there is nothing."""
+        if self.snapshot is None:
+            return None
+        ready = {field.key: field.values for field in self.snapshot.fields if field.values is not None}
+        against = self.against if self.mode == DIFFERENCE else ""
+        return display(ready, self.snapshot.quantity, self.snapshot.opened.domain, self.window, against)
 
     def step(self, count: int) -> None:
         """Go ``count`` hours forward or back among those on offer; stays at the ends."""

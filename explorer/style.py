@@ -54,8 +54,20 @@ THEME_CONFIG: dict[str, Any] = {
 }
 
 INK = {
-    "light": {"coast": "#1c1c1c", "halo": "#ffffff", "hatch": "#b9c0c5", "empty": "#eef1f3", "cross": "#000000"},
-    "dark": {"coast": "#101010", "halo": "#e8eef2", "hatch": "#55606a", "empty": "#1d252c", "cross": "#ffffff"},
+    "light": {
+        "coast": "#1c1c1c",
+        "halo": "#ffffff",
+        "hatch": "#b9c0c5",
+        "empty": "#eef1f3",
+        "cross": "#000000",
+    },
+    "dark": {
+        "coast": "#101010",
+        "halo": "#e8eef2",
+        "hatch": "#55606a",
+        "empty": "#1d252c",
+        "cross": "#ffffff",
+    },
 }
 """Colours inside the maps per theme; the outlines lie over the same data colours in both."""
 
@@ -75,6 +87,4 @@ def block(content: str = "", **params: Any) -> pn.pane.HTML:
 def message(title: str, sentence: str, *commands: str) -> str:
     """HTML of a full-page message with commands to copy."""
     lines = "".join(f"<pre>{text(command)}</pre>" for command in commands)
-    return (
-        f"<div class='message' role='status'><h2>{text(title)}</h2><p>{text(sentence)}</p>{lines}</div>"
-    )
+    return f"<div class='message' role='status'><h2>{text(title)}</h2><p>{text(sentence)}</p>{lines}</div>"

@@ -6,7 +6,7 @@ import xarray as xr
 from core.domain import Domain
 
 DOMAIN = Domain.regular("Small", left=4_400_000.0, top=2_400_000.0, shape=(48, 40), spacing=4_000.0, ratio=8)
-GRID = DOMAIN.coarse  # 6 x 5 cells of 32 km, 9.8-12.3 degrees east, 42-44 degrees north
+GRID = DOMAIN.coarse  # 6 x 5 cells of 32 km, 11.1-12.8 degrees east, 43.1-44.6 degrees north
 LATITUDE = np.arange(46.0, 39.9, -0.5)
 LONGITUDE = np.arange(8.0, 14.1, 0.5)
 

@@ -6,8 +6,8 @@ variable at the same hour, the file named first counts and later ones fill the c
 Cells that no file covers are NaN.
 
 ERA5's hourly sums end at the time stamp. ERA5-Land instead accumulates from 00 UTC; this is recognised by
-values that hardly ever fall in the course of a day, and turned into sums of the past hour. Data at every
-third hour keep their meaning: each value is the sum of the hour before its stamp.
+values that hardly ever fall in the course of a day and start again the next, and is turned into sums of the
+past hour. Data at every third hour keep their meaning: each value is the sum of the hour before its stamp.
 (ECMWF, "Conversion table for accumulated variables", Copernicus Knowledge Base.)
 """
 
@@ -271,8 +271,15 @@ class _Predictor:
 
         Accumulations come as sums of the past hour. Made for reading forward: the last field is kept.
         """
-        if not self.since_midnight:
-            return self._values(times)
+        fields = self._hourly(times) if self.since_midnight else self._values(times)
+        if VARIABLES[self.name].accumulated:
+            # Files are checked for sums of a day at most; only here it is known that these are hours.
+            for part in self.parts:
+                part.series.check_range(fields[part.find(times)[0]], *VARIABLES[self.name].valid_range)
+        return fields
+
+    def _hourly(self, times: Times) -> Fields:
+        """Accumulations since 00 UTC as sums of the past hour."""
         later = np.flatnonzero(~_starts_accumulation(times))
         needed = np.unique(np.concatenate([times, times[later] - HOUR]))
         if self._last is not None and self._last[0] == needed[0]:
@@ -306,29 +313,37 @@ class _Predictor:
                 f"{self.name} is from ERA5-Land in {stated[0].series.label}, but not in "
                 f"{other.series.label}; ingest them into separate stores, or say how it accumulates."
             )
-        self.since_midnight = accumulation == "since_midnight" or bool(stated) or self._grows_all_day()
+        self.since_midnight = (
+            accumulation == "since_midnight" or bool(stated) or self._grows_and_starts_again()
+        )
         if self.since_midnight and self.times.size < max(2, self.given.size // 2):
             raise Era5Error(
                 f"{self.name} accumulates since 00 UTC in {self.parts[0].series.label}, but hours in between "
                 "are missing, so sums of the past hour can't be made; get every hour."
             )
 
-    def _grows_all_day(self) -> bool:
-        """Whether values hardly ever fall from 01 to 24 UTC, as in accumulations but not in hourly sums."""
+    def _grows_and_starts_again(self) -> bool:
+        """Whether values hardly fall from 01 to 24 UTC, then start again: accumulations, not hourly sums."""
         days = (self.given - HOUR).astype("datetime64[D]")
         candidates = np.unique(days)
-        rises = falls = 0.0
+        rises = falls = repeated = dropped = 0.0
         growing, spanned = 0, np.timedelta64(0, "h")
         for day in candidates[:: -(-candidates.size // _DAYS_TO_JUDGE)]:
-            times = self.given[days == day]
-            steps = np.nan_to_num(np.diff(self._values(times), axis=0))
-            rises += float(steps[steps > 0].sum())
-            falls -= float(steps[steps < 0].sum())
-            growing += int((steps > 0).any(axis=(1, 2)).sum())
-            spanned += times[-1] - times[0]
+            within = np.flatnonzero(days == day)
+            values = self._values(self.given[within[0] : within[-1] + 2])  # and the next day's first
+            steps = np.nan_to_num(np.diff(values, axis=0))
+            inside, after = steps[: within.size - 1], steps[within.size - 1 :]
+            risen = float(inside[inside > 0].sum())
+            rises += risen
+            falls -= float(inside[inside < 0].sum())
+            growing += int((inside > 0).any(axis=(1, 2)).sum())
+            spanned += self.given[within[-1]] - self.given[within[0]]
+            if after.size:
+                repeated += risen
+                dropped -= float(after[after < 0].sum())
             # A rainfall may begin late in the day and grow to its end, so several hours must tell.
             if growing >= 6 and spanned >= 20 * HOUR:
-                return falls < _PACKING_FALLS * rises
+                return falls < _PACKING_FALLS * rises and dropped >= 0.5 * repeated
         return False
 
     def notes(self) -> list[str]:

@@ -284,6 +284,11 @@ class Series:
     def _check(self, values: FloatArray) -> None:
         variable = VARIABLES[self.predictor]
         low, high = variable.valid_range
+        # Sums since midnight reach those of 24 hours.
+        self.check_range(values, low, high * 24 if variable.accumulated else high)
+
+    def check_range(self, values: NDArray[Any], low: float, high: float) -> None:
+        """Raise Era5Error unless all values, NaN aside, lie between ``low`` and ``high``."""
         given = values[~np.isnan(values)]
         if given.size == 0 or (given.min() >= low and given.max() <= high):
             return
@@ -292,8 +297,9 @@ class Series:
             if self._array.attrs.get("units")
             else "the file states no unit and may use another, or it is corrupt"
         )
+        units = VARIABLES[self.predictor].units
         raise Era5Error(
-            f"{self.label}: {self.name} ranges from {given.min():g} to {given.max():g} {variable.units}, "
+            f"{self.label}: {self.name} ranges from {given.min():g} to {given.max():g} {units}, "
             f"but possible values are {low:g} to {high:g}; {guess}."
         )
 

@@ -1,7 +1,7 @@
 """What a nature run must have, measured: a table of properties with their bands, and one picture.
 
-The bands say what makes the synthetic weather a fair test bed: coarse inputs as hard to downscale as real ones
-(published for ERA5 to 2.2 km over Italy: RMSE 2.0 K, R2 about 0.8, bias -0.3 K; Tomasi et al. 2025), a
+The bands say what makes the synthetic weather a fair test bed: coarse inputs as hard to downscale as real
+ones (published for ERA5 to 2.2 km over Italy: RMSE 2.0 K, R2 about 0.8, bias -0.3 K; Tomasi et al. 2025), a
 spectrum like a numerical model's, small eddies that coarse fields do not determine, and temperatures, diurnal
 cycles and variances like those of ERA5.
 """
@@ -39,8 +39,8 @@ SLOPE_RANGE = (20e3, 200e3)
 
 
 @dataclass(frozen=True)
-class Property:
-    """A measured property and the band it must lie in; ``low`` or ``high`` may be infinite."""
+class Row:
+    """A measured property and the band it must lie in, both bounds included; ``low`` may be infinite."""
 
     name: str
     value: float
@@ -53,6 +53,24 @@ class Property:
     def holds(self) -> bool:
         """Whether the value lies in the band; NaN never does."""
         return bool(self.low <= self.value <= self.high)
+
+    @property
+    def formatted_value(self) -> str:
+        """The value with its unit, for people."""
+        return f"{self.value:.3g}{self._unit}"
+
+    @property
+    def formatted_band(self) -> str:
+        """The band with its unit, for people."""
+        if np.isinf(self.low):
+            return f"at most {self.high:g}{self._unit}"
+        if self.low == self.high:
+            return f"{self.low:g}{self._unit}"
+        return f"{self.low:g} to {self.high:g}{self._unit}"
+
+    @property
+    def _unit(self) -> str:
+        return "" if self.units == "1" else f" {self.units}"
 
 
 @dataclass(frozen=True)
@@ -71,14 +89,14 @@ class Report:
 
     domain: str
     sampled_hours: int
-    properties: tuple[Property, ...]
+    rows: tuple[Row, ...]
     skipped: tuple[str, ...]
     scenes: Scenes
 
     @property
     def holds(self) -> bool:
         """Whether every property lies in its band."""
-        return all(item.holds for item in self.properties)
+        return all(row.holds for row in self.rows)
 
 
 def report(
@@ -96,8 +114,7 @@ def report(
     Parameters
     ----------
     era5_sample : NetCDF file with real ERA5 ``t2m`` (time, latitude, longitude); without it, or where it
-        covers less than a quarter of the coarse grid's land and sea, the comparison is left out and
-        ``skipped`` says so
+        touches less than a tenth of the coarse cells, the comparison is left out and ``skipped`` says so
     days : dates whose 24 hours are sampled
     every : hours between two samples
     progress : called with (days done, days to do)
@@ -113,6 +130,7 @@ def report(
     total, done = len(days) + len(days[::2]) + len(era5_days), 0
 
     def advance() -> None:
+        # Work is counted in simulated days; the measurements take a few seconds.
         nonlocal done
         done += 1
         if progress is not None:
@@ -129,7 +147,7 @@ def report(
         advance()
 
     scenes = Scenes()
-    properties = [
+    rows = [
         *interpolation_properties(sample, domain, scenes),
         *spectral_properties(sample, scenes),
         *eddy_properties(sample[::2], twins, domain, scenes),
@@ -141,9 +159,9 @@ def report(
         for day in era5_days:
             synthetic.append(_simulate_day(terrain, config, day, 3)[0])
             advance()
-        properties += era5_properties(xr.concat(synthetic, "time", data_vars="minimal"), era5, terrain)
+        rows += era5_properties(xr.concat(synthetic, "time", data_vars="minimal"), era5, terrain)
     hours = sum(coarse.sizes["time"] for coarse, _ in sample)
-    return Report(domain.name, hours, tuple(properties), tuple(skipped), scenes)
+    return Report(domain.name, hours, tuple(rows), tuple(skipped), scenes)
 
 
 def _simulate_day(
@@ -180,7 +198,7 @@ def block_average(values: NDArray[Any], ratio: int) -> NDArray[Any]:
 Sample = Sequence[tuple[xr.Dataset, xr.Dataset]]
 
 
-def interpolation_properties(sample: Sample, domain: Domain, scenes: Scenes) -> list[Property]:
+def interpolation_properties(sample: Sample, domain: Domain, scenes: Scenes) -> list[Row]:
     """How hard the coarse temperature is to downscale: scores of quadratic interpolation."""
     scores = []
     for coarse, fine in sample:
@@ -191,13 +209,13 @@ def interpolation_properties(sample: Sample, domain: Domain, scenes: Scenes) -> 
     mean = np.concatenate(scores, axis=1).mean(axis=1)
     note = "coarse t2m to the fine grid, per hour, averaged over hours"
     return [
-        Property("quadratic interpolation: RMSE", float(mean[0]), 1.5, 2.5, "K", note),
-        Property("quadratic interpolation: R2", float(mean[1]), 0.6, 0.95, "1", note),
-        Property("quadratic interpolation: bias", float(mean[2]), -1.0, 1.0, "K", note),
+        Row("quadratic interpolation: RMSE", float(mean[0]), 1.5, 2.5, "K", note),
+        Row("quadratic interpolation: R2", float(mean[1]), 0.6, 0.95, "1", note),
+        Row("quadratic interpolation: bias", float(mean[2]), -1.0, 1.0, "K", note),
     ]
 
 
-def spectral_properties(sample: Sample, scenes: Scenes) -> list[Property]:
+def spectral_properties(sample: Sample, scenes: Scenes) -> list[Row]:
     """The decay of variance with wavenumber of the fine temperature."""
     slopes = []
     for coarse, fine in sample:
@@ -205,10 +223,9 @@ def spectral_properties(sample: Sample, scenes: Scenes) -> list[Property]:
         slopes.append(spectral_slope(spectrum, wavelengths=SLOPE_RANGE).values)
         label = str(fine["time"].values[0])[:10]
         for name, density, field_ in (("fine", spectrum, fine), ("coarse", ralsd(coarse["t2m"]), coarse)):
-            curve = np.exp(np.log(density).mean("time"))
-            curve.attrs["cell"] = (
-                abs(float((field_["x"][1] - field_["x"][0]) * (field_["y"][1] - field_["y"][0]))) / 1e6
-            )
+            curve = density.isel(time=0, drop=True).copy(data=np.exp(np.log(density.values).mean(axis=0)))
+            area = abs(float(field_["x"].diff("x")[0] * field_["y"].diff("y")[0])) * 1e-6
+            curve.attrs["cell_area_km2"] = area
             scenes.spectra[f"{name} {label}"] = curve
         middle = int(fine.sizes["time"] * (0.5 if "-07-" in label else 0.25))
         time = str(fine["time"].values[middle])[:13]
@@ -216,23 +233,25 @@ def spectral_properties(sample: Sample, scenes: Scenes) -> list[Property]:
         scenes.fields[f"coarse t2m {time}"] = coarse["t2m"][middle]
     slope = float(np.concatenate(slopes).mean())
     note = "RALSD, raw field, rings of physical wavenumber"
-    return [Property("slope of the fine t2m spectrum, 20-200 km", slope, -3.5, -2.0, "1", note)]
+    return [Row("slope of the fine t2m spectrum, 20-200 km", slope, -3.5, -2.0, "1", note)]
 
 
-def eddy_properties(sample: Sample, twins: Sample, domain: Domain, scenes: Scenes) -> list[Property]:
+def eddy_properties(sample: Sample, twins: Sample, domain: Domain, scenes: Scenes) -> list[Row]:
     """What coarse fields do not determine: runs that differ only in the seed of the eddies."""
-    differences = [(one["t2m"] - two["t2m"]).values for (_, one), (_, two) in zip(sample, twins, strict=True)]
+    differences = [
+        one["t2m"].values - two["t2m"].values for (_, one), (_, two) in zip(sample, twins, strict=True)
+    ]
     difference = np.concatenate(differences).astype(np.float64)
     averaged = block_average(difference, domain.ratio)
     size = f"{domain.coarse.dx / 1e3:g} km"
     scenes.fields["eddy seeds: difference of t2m"] = sample[0][1]["t2m"][0].copy(data=differences[0][0])
     return [
-        Property("eddy seeds: t2m difference on the fine grid", _rms(difference), 0.3, 0.8, "K", "rms"),
-        Property(f"eddy seeds: t2m difference averaged to {size}", _rms(averaged), 0.0, 0.15, "K", "rms"),
+        Row("eddy seeds: t2m difference on the fine grid", _rms(difference), 0.3, 0.8, "K", "rms"),
+        Row(f"eddy seeds: t2m difference averaged to {size}", _rms(averaged), 0.0, 0.15, "K", "rms"),
     ]
 
 
-def diurnal_properties(sample: Sample, terrain: Terrain, scenes: Scenes) -> list[Property]:
+def diurnal_properties(sample: Sample, terrain: Terrain, scenes: Scenes) -> list[Row]:
     """Range of the day over land and sea, averaged over the sampled days of all seasons."""
     land = terrain.land.numpy() > 0.9
     sea = terrain.land.numpy() < 0.1
@@ -248,27 +267,27 @@ def diurnal_properties(sample: Sample, terrain: Terrain, scenes: Scenes) -> list
     note = "mean over cells of daily maximum minus minimum"
     bands = {"land": (4.0, 14.0), "sea": (0.3, 4.0)}
     return [
-        Property(f"diurnal range of fine t2m over {name}", float(np.mean(values)), *bands[name], "K", note)
+        Row(f"diurnal range of fine t2m over {name}", float(np.mean(values)), *bands[name], "K", note)
         for name, values in ranges.items()
         if np.isfinite(values).all()
     ]
 
 
-def consistency_properties(sample: Sample) -> list[Property]:
+def consistency_properties(sample: Sample) -> list[Row]:
     """Companions that agree with each other."""
     excess = max(float((coarse["d2m"] - coarse["t2m"]).max()) for coarse, _ in sample)
     coarse_rain = sum(float(coarse["tp"].mean()) for coarse, _ in sample)
     fine_rain = sum(float(fine["tp"].mean()) for _, fine in sample)
     ratio = coarse_rain / fine_rain if fine_rain > 0 else np.nan
-    dark = min(float(coarse["ssrd"].max(("y", "x")).min()) for coarse, _ in sample)
+    dark = min(float(coarse["ssrd"].values.max(axis=(1, 2)).min()) for coarse, _ in sample)
     return [
-        Property("largest excess of coarse dew point over temperature", excess, -np.inf, 0.0, "K"),
-        Property("coarse over fine precipitation, domain mean", ratio, 0.85, 1.15, "1"),
-        Property("largest radiation of the darkest hour", dark, 0.0, 0.0, "J m-2"),
+        Row("largest excess of coarse dew point over temperature", excess, -np.inf, 0.0, "K"),
+        Row("coarse over fine precipitation, domain mean", ratio, 0.85, 1.15, "1"),
+        Row("largest radiation of the darkest hour", dark, 0.0, 0.0, "J m-2"),
     ]
 
 
-def era5_properties(synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain) -> list[Property]:
+def era5_properties(synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain) -> list[Row]:
     """Coarse temperature against the real sample: same points, same season, 3-hourly."""
     domain = terrain.domain
     points = _sample_points(era5, domain)
@@ -281,7 +300,7 @@ def era5_properties(synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain)
     our_days = ours.reshape(-1, 8, ours.shape[1])
     spread = [float(np.quantile(x, 0.99) - np.quantile(x, 0.01)) for x in (ours, real)]
     properties = [
-        Property(
+        Row(
             "ERA5 sample: difference of mean t2m",
             float(ours.mean() - real.mean()),
             -4.0,
@@ -289,7 +308,7 @@ def era5_properties(synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain)
             "K",
             "four synthetic days against two real months of a hot spring",
         ),
-        Property(
+        Row(
             "ERA5 sample: spatial standard deviation",
             float(ours.std(axis=1).mean() / real.std(axis=1).mean()),
             0.67,
@@ -297,13 +316,13 @@ def era5_properties(synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain)
             "1",
             note,
         ),
-        Property("ERA5 sample: range, 1st to 99th percentile", spread[0] / spread[1], 0.67, 1.5, "1", note),
+        Row("ERA5 sample: range, 1st to 99th percentile", spread[0] / spread[1], 0.67, 1.5, "1", note),
     ]
     for name, mask, low, high in (("land", land > 0.9, 0.67, 1.5), ("sea", land < 0.1, 0.4, 2.5)):
         if mask.any():
             amplitude = [float(np.ptp(x[:, :, mask], axis=1).mean()) for x in (our_days, real_days)]
             properties.append(
-                Property(
+                Row(
                     f"ERA5 sample: diurnal range over {name}",
                     amplitude[0] / amplitude[1],
                     low,
@@ -383,15 +402,17 @@ def plot_report(result: Report, path: Path) -> None:
     for name, spectrum in scenes.spectra.items():
         style = "-" if name.startswith("fine") else ":"
         # Times the area of a cell, densities on both grids are comparable.
-        spectra.loglog(spectrum["wavelength"] / 1e3, spectrum * spectrum.attrs["cell"], style, label=name)
+        spectra.loglog(
+            spectrum["wavelength"] / 1e3, spectrum * spectrum.attrs["cell_area_km2"], style, label=name
+        )
     spectra.invert_xaxis()
     spectra.set(xlabel="wavelength [km]", ylabel="power spectral density [K² km²]", title="RALSD of t2m")
     for name, cycle in scenes.diurnal.items():
         style = "-" if name.startswith("land") else "--"
         diurnal.plot(np.linspace(0, 24, cycle.size, endpoint=False), cycle - 273.15, style, label=name)
     diurnal.set(xlabel="hour (UTC)", ylabel="t2m [°C]", title="Diurnal cycle of fine t2m")
-    for name, values in scenes.hourly.items():
-        errors.plot(np.linspace(0, 24, values.size, endpoint=False), values, "o-", label=name)
+    for name, scores in scenes.hourly.items():
+        errors.plot(np.linspace(0, 24, scores.size, endpoint=False), scores, "o-", label=name)
     errors.set(xlabel="hour (UTC)", ylabel="RMSE [K]", title="Quadratic interpolation", ylim=(0, None))
     for axis in (spectra, diurnal, errors):
         axis.grid(alpha=0.3)

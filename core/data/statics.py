@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-import rasterio.warp
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from rasterio.enums import Resampling
-from rasterio.transform import Affine, from_origin
+from scipy import ndimage
 
 from core.assets import asset
+from core.data.rasters import RasterError, cell_means, class_fractions
 from core.data.store import grid_mapping_attrs
-from core.domain import ITALY, Domain, Grid
+from core.domain import ITALY, Domain
 from core.variables import LAND_COVER_CLASSES, STATICS, VARIABLES
 
 FloatArray = NDArray[np.float64]
@@ -46,8 +44,13 @@ IGBP_LEGEND: dict[int, str] = {
 }
 """Land classes of the International Geosphere-Biosphere Programme; water is none of them."""
 
-SAMPLES_PER_SIDE = 8
-"""Points along one side of a fine cell at which categories are counted."""
+IGBP_NUMBERS = {number: number if number in IGBP_LEGEND else 0 for number in (*range(18), 254, 255)}
+"""Numbers of IGBP rasters: water is 0 (MCD12C1) or 17 (MCD12Q1), 254 and 255 are unclassified."""
+
+LONGEST_VOID = 3
+"""Distance over which missing heights on land are filled from the nearest cell [cells]."""
+WHOLE = 1.0 - 1e-6
+"""Land fraction from which a cell counts as all land."""
 
 
 class StaticError(ValueError):
@@ -132,59 +135,79 @@ def build_static(
 
     Parameters
     ----------
-    elevation : height above sea level [m]; averaged over each fine cell. Missing values count as sea (0 m).
-    land_cover : class numbers; ``classes`` maps them to 1-16 (others, water among them, belong to no class),
-        by default they are IGBP numbers. ``legend`` names the 16.
-    land_mask : 1 or True on land; without it the sum of the land-cover classes, and without those everywhere
-        above 0 m, is land.
+    elevation : height above sea level [m]; averaged over each fine cell. Missing values and depths below
+        sea level count as 0 m, except in cells that are all land.
+    land_cover : class numbers; ``classes`` maps them to 1-16, and to 0 those in no class, water among them.
+        By default they are IGBP numbers with water 0 or 17. ``legend`` names the 16.
+    land_mask : 1 or True on land, or the fraction of land; without it the sum of the land-cover classes, and
+        without those wherever the elevation is above 0 m, is land.
 
     Returns
     -------
-    As :func:`static_dataset`; ``attrs["coverage"]`` says in a sentence what the rasters did not cover.
+    As :func:`static_dataset`; orography is 0 m over sea, and the classes of a cell sum to its land fraction.
+    ``attrs["coverage"]`` says in sentences what the rasters did not cover.
 
     Raises
     ------
     StaticError
-        if a file is absent, unreadable, without georeference, does not touch the domain, or holds impossible
-        values.
+        if a file is absent, damaged, without georeference, does not touch the domain, or holds impossible
+        values or class numbers that the legend lacks.
     """
-    height, covered = _average(Path(elevation), domain.fine)
-    notes = (
-        []
-        if covered.all()
-        else [
-            f"The elevation model covers {covered.mean():.0%} of {domain.name}; "
-            "the rest is taken for sea at 0 m."
-        ]
-    )
-    height = np.where(covered, height, 0.0)
-    cover = None
-    if land_cover is not None:
-        cover = _class_fractions(Path(land_cover), domain.fine, classes)
-        if not cover.any():
+    grid, notes = domain.fine, []
+    try:
+        heights = cell_means(elevation, grid)
+        cover = (
+            None
+            if land_cover is None
+            else class_fractions(land_cover, grid, classes or IGBP_NUMBERS, LAND_COVER_CLASSES)
+        )
+        mask = None if land_mask is None else cell_means(land_mask, grid)
+    except RasterError as error:
+        raise StaticError(str(error)) from error
+    if cover is not None and not cover.any():
+        raise StaticError(
+            f"{land_cover} has none of the classes 1 to {LAND_COVER_CLASSES} in {domain.name}; "
+            "pass a mapping of its numbers to them."
+        )
+    if mask is not None:
+        low, high = np.nanmin(mask.mean), np.nanmax(mask.mean)
+        if low < 0 or high > 1:
             raise StaticError(
-                f"{land_cover} has none of the classes 1 to {LAND_COVER_CLASSES} in {domain.name}; "
-                "pass a mapping of its numbers to them."
+                f"{land_mask} ranges from {low:g} to {high:g}; a land mask has values in 0-1, 1 on land."
             )
-    if land_mask is not None:
-        land, seen = _average(Path(land_mask), domain.fine)
-        if land[seen].min() < 0 or land[seen].max() > 1:
-            raise StaticError(
-                f"{land_mask} ranges from {land[seen].min():g} to {land[seen].max():g}; "
-                "a land mask has values in 0-1."
-            )
-        land = np.where(seen, land, 0.0)
-        if not seen.all():
+        if (mask.valid == 0).any():
             notes.append(
-                f"The land mask covers {seen.mean():.0%} of {domain.name}; the rest is taken for sea."
+                f"The land mask covers {(mask.valid > 0).mean():.0%} of {domain.name}; "
+                "the rest is taken for sea."
             )
-    elif cover is not None:
-        land = cover.sum(axis=0)
+        land = np.nan_to_num(mask.mean) * np.minimum(mask.valid, 1.0)
     else:
-        land = (covered & (height > 0)).astype(np.float64)
-    dataset = static_dataset(
-        domain, orography=height, land_cover=cover, land_fraction=np.clip(land, 0, 1), legend=legend
-    )
+        land = heights.above_zero if cover is None else cover.sum(axis=0)
+    land = np.clip(land, 0.0, 1.0)
+
+    # Voids of a few cells on land take the nearest height; land without any height for longer can't be kept.
+    known = heights.valid > 0
+    distance, nearest = ndimage.distance_transform_edt(~known, return_indices=True)
+    reachable = distance <= LONGEST_VOID
+    mean, above = heights.mean[tuple(nearest)], heights.mean_above_zero[tuple(nearest)]
+    land = np.where(reachable, land, 0.0)
+    filled = int(((land > 0) & ~known).sum())
+    if filled:
+        notes.append(f"{filled} cells of land without elevation take the height of the nearest cell.")
+    if not known.all():
+        notes.append(
+            f"The elevation model covers {known.mean():.0%} of {domain.name}; "
+            "the rest is taken for sea at 0 m."
+        )
+    # Where it is known what is land, pixels without height are sea at 0 m beyond the share of land.
+    share = 1.0 if mask is None and cover is None else np.maximum(np.minimum(heights.valid, 1.0), land)
+    height = np.where(land >= WHOLE, mean, above * np.where(known, share, land))
+    height = np.where(land > 0, height, 0.0)
+    if cover is not None:
+        cover, without = _fill_cover(cover, land)
+        if without:
+            notes.append(f"{without} cells of land without a land-cover class take that of the nearest cell.")
+    dataset = static_dataset(domain, orography=height, land_cover=cover, land_fraction=land, legend=legend)
     dataset.attrs["title"] = f"Static fields of {domain.name}"
     files = [elevation, land_cover, land_mask]
     dataset.attrs["source"] = ", ".join(Path(file).name for file in files if file is not None)
@@ -192,18 +215,32 @@ def build_static(
     return dataset
 
 
+def _fill_cover(cover: FloatArray, land: FloatArray) -> tuple[FloatArray, int]:
+    """Class fractions that sum to ``land``, and in how many cells they come from the nearest cell with any."""
+    total = cover.sum(axis=0)
+    bare = total == 0
+    nearest = ndimage.distance_transform_edt(bare, return_distances=False, return_indices=True)
+    rows, columns = nearest
+    return cover[:, rows, columns] * (land / total[rows, columns]), int((bare & (land > 0)).sum())
+
+
 def save_static(static: xr.Dataset, path: str | Path) -> Path:
-    """Write static fields as NetCDF, under a temporary name first. Returns the path."""
+    """Write static fields as NetCDF, under a temporary name first. Returns the path.
+
+    Raises StaticError where the file can't be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         static.to_netcdf(
             temporary,
             engine="h5netcdf",
             encoding={name: {"zlib": True, "complevel": 9, "shuffle": True} for name in static.data_vars},
         )
         os.replace(temporary, path)
+    except OSError as error:
+        raise StaticError(f"{path} can't be written: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -229,9 +266,21 @@ def load_static(path: str | Path, domain: Domain) -> xr.Dataset:
         orography=static["orography"].values,
         land_fraction=static["land_fraction"].values,
         land_cover=static["land_cover"].values if "land_cover" in static else None,
+        legend=_read_legend(static["land_cover"].attrs) if "land_cover" in static else IGBP_LEGEND,
     )
     rebuilt.attrs |= static.attrs
     return rebuilt
+
+
+def _read_legend(attrs: Mapping[Any, Any]) -> dict[int, str]:
+    numbers = np.atleast_1d(attrs.get("flag_values", [])).tolist()
+    names = str(attrs.get("flag_meanings", "")).split()
+    if len(numbers) != len(names):
+        raise StaticError(
+            f"The legend of land_cover has {len(numbers)} numbers (flag_values) but {len(names)} names "
+            "(flag_meanings); build the file again with `tramontana statics`."
+        )
+    return {int(number): name.replace("_", " ") for number, name in zip(numbers, names, strict=True)}
 
 
 def pack_static(static: xr.Dataset, path: str | Path) -> Path:
@@ -254,107 +303,3 @@ def load_italy_static() -> xr.Dataset:
     Relief below about 40 km wavelength is synthetic; ``attrs`` and assets/italy/README.md say how.
     """
     return load_static(asset("italy/static.nc"), ITALY)
-
-
-def _open(path: Path) -> Any:
-    # GDAL names one variable of a NetCDF file like this: netcdf:FILE:VARIABLE.
-    if not str(path).lower().startswith("netcdf:") and not path.exists():
-        raise StaticError(f"There is no file {path}.")
-    try:
-        source = rasterio.open(path)
-    except rasterio.errors.RasterioIOError as error:
-        raise StaticError(f"{path} is not a raster that can be read (GeoTIFF or NetCDF): {error}") from error
-    if source.count == 0:
-        names = ", ".join(source.subdatasets) or "none"
-        source.close()
-        raise StaticError(f"{path} holds several variables; name one of them instead of the file: {names}.")
-    if source.crs is None:
-        crs = _guess_crs(source)
-        if crs is None:
-            source.close()
-            raise StaticError(
-                f"{path} has no coordinate reference system; add one, for example with `gdal_edit.py -a_srs`."
-            )
-    return source
-
-
-def _guess_crs(source: Any) -> str | None:
-    """Longitude and latitude where bounds look like degrees: NetCDF files often leave the system out."""
-    left, bottom, right, top = source.bounds
-    degrees = -180.5 <= left < right <= 360.5 and -90.5 <= bottom < top <= 90.5
-    return "EPSG:4326" if degrees and not source.transform.is_identity else None
-
-
-def _transform(grid: Grid) -> Affine:
-    left, _, _, top = grid.extent
-    return from_origin(left, top, grid.dx, grid.dy)
-
-
-def _average(path: Path, grid: Grid) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Mean of the raster over each fine cell, and where it has values.
-
-    Rasters finer than the grid are averaged by area; coarser ones interpolated bilinearly, because the
-    mean of the few cells that touch a fine one would show as steps.
-    """
-    with _open(path) as source:
-        crs = source.crs or _guess_crs(source)
-        band = source.read(1, masked=True).astype(np.float64).filled(np.nan)
-        band = band * source.scales[0] + source.offsets[0]
-        cell = _cell_size(source, crs, grid)
-        resampling = Resampling.average if cell <= 1.0 else Resampling.bilinear
-        target = np.full(grid.shape, np.nan)
-        rasterio.warp.reproject(
-            band,
-            target,
-            src_transform=source.transform,
-            src_crs=crs,
-            src_nodata=np.nan,
-            dst_transform=_transform(grid),
-            dst_crs=grid.crs,
-            dst_nodata=np.nan,
-            resampling=resampling,
-        )
-    covered = np.isfinite(target)
-    if not covered.any():
-        raise StaticError(f"{path} does not cover any of the grid; is it the right region?")
-    return target, covered
-
-
-def _cell_size(source: Any, crs: Any, grid: Grid) -> float:
-    """Cell size of a raster in fine cells, in the grid's projection."""
-    transform, _, _ = rasterio.warp.calculate_default_transform(
-        crs, grid.crs, source.width, source.height, *source.bounds
-    )
-    return float(abs(transform.a)) / grid.dx
-
-
-def _class_fractions(path: Path, grid: Grid, classes: Mapping[int, int] | None) -> FloatArray:
-    """Fraction of each fine cell in classes 1-16, counted at 8 x 8 points a cell; (16, H, W)."""
-    n = SAMPLES_PER_SIDE
-    height, width = grid.shape
-    with _open(path) as source:
-        numbers = source.read(1, masked=True)
-        if not np.issubdtype(numbers.dtype, np.integer):
-            if not np.array_equal(np.round(numbers), numbers):
-                raise StaticError(f"{path} holds fractional numbers; land cover must be whole class numbers.")
-            numbers = numbers.astype(np.int64)
-        values = numbers.filled(0).astype(np.int64)
-        mapped = np.zeros(values.shape, np.uint8)
-        for number, target in (classes or {k: k for k in range(1, LAND_COVER_CLASSES + 1)}).items():
-            if not 1 <= target <= LAND_COVER_CLASSES:
-                raise StaticError(
-                    f"Class {number} is mapped to {target}; classes are 1 to {LAND_COVER_CLASSES}."
-                )
-            mapped[values == number] = target
-        sampled = np.zeros((height * n, width * n), np.uint8)
-        rasterio.warp.reproject(
-            mapped,
-            sampled,
-            src_transform=source.transform,
-            src_crs=source.crs or _guess_crs(source),
-            dst_transform=_transform(grid) @ Affine.scale(1 / n),
-            dst_crs=grid.crs,
-            resampling=Resampling.nearest,
-        )
-    blocks = sampled.reshape(height, n, width, n)
-    return np.stack([(blocks == k).mean(axis=(1, 3)) for k in range(1, LAND_COVER_CLASSES + 1)])

@@ -231,5 +231,5 @@ def _rings(
     if width % 2 == 0:
         weight[:, -1] = 1.0
     flat = np.minimum(index, size).ravel()
-    count: Array = np.bincount(flat, weights=weight.ravel(), minlength=size + 1)[:size]
+    count: Array = np.bincount(flat, weights=weight.ravel(), minlength=size + 1)[:size].astype(np.float64)
     return flat, weight, count, wavelength

@@ -34,7 +34,7 @@ class About(pn.viewable.Viewer):
         session = self.session
         if session.view != "about" or session.opened is None:
             return
-        cards = [self._data(), self._contents(), self._downscalers(), self._domain(), _program()]
+        cards = [self._data(), self._downscalers(), self._domain(), self._contents(), _program()]
         if session.opened.synthetic:
             cards.insert(0, _synthetic())
         self._pane.object = f"<div class='about'>{''.join(cards)}</div>"
@@ -53,7 +53,9 @@ class About(pn.viewable.Viewer):
         contents = store.contents
         items = []
         if contents.first is not None and contents.last is not None:
-            first, last = (show_hour(np.datetime64(t, "ns"), weekday=False) for t in (contents.first, contents.last))
+            first, last = (
+                show_hour(np.datetime64(t, "ns"), weekday=False) for t in (contents.first, contents.last)
+            )
             items.append(f"{contents.hours} hours, {first} to {last} UTC")
         else:
             items.append("No hour is complete yet")
@@ -85,7 +87,9 @@ class About(pn.viewable.Viewer):
             for choice in choices
         )
         folder = self.session.library.settings.checkpoints
-        return _card("Downscalers", f"<ul>{rows}</ul><p class='no'>Checkpoints are looked for in {text(folder)}.</p>")
+        return _card(
+            "Downscalers", f"<ul>{rows}</ul><p class='no'>Checkpoints are looked for in {text(folder)}.</p>"
+        )
 
     def _domain(self) -> str:
         domain = self.session.opened.domain

@@ -29,9 +29,9 @@ from bokeh.plotting import figure
 from numpy.typing import NDArray
 
 from core.domain import Domain
-from explorer.encoding import Scale, nice_ticks, robust_range
+from explorer.batch import together
+from explorer.encoding import Scale, nice_ticks
 from explorer.library import COARSE, TRUTH, OpenStore
-from explorer.quantities import FloatField
 from explorer.session import DIFFERENCE, Field, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, PALETTES, block, text
 
@@ -149,9 +149,8 @@ class Maps(pn.viewable.Viewer):
             margin=(0, 10, 6, 14),
             styles={"min-height": "0"},
         )
-        session.param.watch(self._update, ["snapshot", "mode", "reference", "palette", "limits"])
+        session.param.watch(self._update, ["snapshot", "mode", "reference", "palette", "limits", "region"])
         session.param.watch(self._update_heads, "scores")
-        session.param.watch(self._update_window, "region")
         session.param.watch(self._update_theme, "theme")
         self._update()
 
@@ -160,11 +159,13 @@ class Maps(pn.viewable.Viewer):
 
     # ---------------------------------------------------------------- what the session says
 
-    def _update(self, *_: object) -> None:
+    def _update(self, *events: Any) -> None:
         snapshot = self.session.snapshot
         if snapshot is None:
             return
-        with pn.io.hold():
+        with together():
+            if any(event.name == "region" for event in events):
+                self._update_window()
             if snapshot.opened is not self._opened:
                 self._use(snapshot.opened)
             self._fill(snapshot)
@@ -181,8 +182,8 @@ class Maps(pn.viewable.Viewer):
             orography = np.rint(heights).astype(np.int16)
         self.place.data = {"lon": [longitude], "lat": [latitude], "orography": [orography]}
         lines = self.session.library.outlines(opened.domain.fine)
-        self.outlines.data = _join(lines, ("coastline", "lake"))
-        self.borders.data = _join(lines, ("border",))
+        self.outlines.data = _join(lines, ("coastline", "lake"), opened.domain)
+        self.borders.data = _join(lines, ("border",), opened.domain)
         if opened.domain != self._domain:
             self._domain = opened.domain
             self._update_window()
@@ -194,7 +195,9 @@ class Maps(pn.viewable.Viewer):
 
     def fit(self, left: float, right: float, bottom: float, top: float) -> None:
         """Show at least this window of the plane [m] in all maps."""
-        if self.x_range.start == 0 and self.x_range.end == 1:  # before the browser knows the size of the frames
+        if (
+            self.x_range.start == 0 and self.x_range.end == 1
+        ):  # before the browser knows the size of the frames
             self.x_range.update(start=left, end=right)
             self.y_range.update(start=bottom, end=top)
         columns = _window_columns(left, right, bottom, top)
@@ -204,9 +207,8 @@ class Maps(pn.viewable.Viewer):
     def _fill(self, snapshot: Snapshot) -> None:
         """All fields into the source, in one assignment, and the colours that fit them."""
         session, quantity = self.session, snapshot.quantity
+        shown = session.shown()
         against = session.against if session.mode == DIFFERENCE else ""
-        reference = snapshot.get(against) if against else None
-        shown = {f.key: f.values for f in snapshot.fields if f.values is not None}
         columns = _empty_columns()
         left, right, bottom, top = snapshot.opened.domain.fine.extent
         columns |= {"left": [left], "right": [right], "bottom": [bottom], "top": [top]}
@@ -214,33 +216,24 @@ class Maps(pn.viewable.Viewer):
         columns |= {
             "units": [quantity.units],
             "difference_units": [quantity.difference_units],
-            "decimals": [max(quantity.decimals, 1) + (1 if against else 0)],
+            "decimals": [quantity.decimals + 1],
+            "against": [against],
         }
-        if reference is not None:
-            columns["against"] = [against]
-            if reference.values is None:
-                shown = {}
-            else:
-                own = Scale.spanning([reference.values])
-                columns |= {"reference_low": [own.low], "reference_step": [own.step]}
-                columns[against] = [own.encode(reference.values)]
-                shown = {k: _difference(v, reference.values) for k, v in shown.items() if k != against}
-        signed = reference is not None or quantity.signed
-        scale = Scale.spanning(shown.values())
+        scale = Scale.spanning(shown.values.values())
         columns |= {"low": [scale.low], "step": [scale.step]}
-        columns |= {key: [scale.encode(values)] for key, values in shown.items()}
+        columns |= {key: [scale.encode(values)] for key, values in shown.values.items()}
+        if shown.reference is not None:
+            own = Scale.spanning([shown.reference])
+            columns |= {"reference_low": [own.low], "reference_step": [own.step]}
+            columns[against] = [own.encode(shown.reference)]
         for field in snapshot.fields:
             columns.setdefault(field.key, [NOTHING])
-        low, high = session.limits or robust_range(
-            shown.values(), signed=signed, floor=None if signed else quantity.floor
-        )
-        name = session.palette if session.palette in PALETTES and not signed else quantity.palette
-        colours = DIVERGING if signed else PALETTES[name]
+        low, high = session.limits or shown.limits
+        name = session.palette if session.palette in PALETTES else quantity.palette
+        colours = DIVERGING if shown.signed else PALETTES[name]
         self.mapper.palette = scale.palette(colours, low, high)
         self.source.data = columns
-        self._bar.object = _colour_bar(
-            colours, low, high, quantity.difference_units if reference is not None else quantity.units
-        )
+        self._bar.object = _colour_bar(colours, low, high, shown.units)
 
     def _arrange(self, snapshot: Snapshot) -> None:
         """The maps that are wanted, in order, in a grid that suits their number."""
@@ -254,14 +247,13 @@ class Maps(pn.viewable.Viewer):
         for key, hover in self._hovers.items():
             template = _tooltip(rows, key)
             if hover.tooltips != template:
-                hover.update(
-                    tooltips=template,
-                    formatters={f"@{{{name}}}": self._reader for name in ("left", *(k for k, _ in rows))},
-                )
+                hover.tooltips = template
         keys = tuple(field.key for field in fields)
         if keys != self._shown:
             self._shown = keys
-            count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(len(keys), math.ceil(len(keys) ** 0.5))
+            count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(
+                len(keys), math.ceil(len(keys) ** 0.5)
+            )
             self._grid.styles = _grid_styles(count, math.ceil(len(keys) / max(count, 1)))
             self._grid.objects = [self._cells[key] for key in keys]
 
@@ -290,7 +282,9 @@ class Maps(pn.viewable.Viewer):
             parts.append(f"<span class='detail'>{text(detail)}</span>")
             row = table.get(field.key) if table is not None and table.hour == snapshot.hour else None
             if field.problem:
-                parts.append(f"<span class='failed' title='{text(field.problem)}'>{text(field.problem)}</span>")
+                parts.append(
+                    f"<span class='failed' title='{text(field.problem)}'>{text(field.problem)}</span>"
+                )
             elif field.computing:
                 parts.append("<span class='busy'>computing…</span>")
             elif row is not None and field.key != COARSE and np.isfinite(row.rmse):
@@ -300,7 +294,7 @@ class Maps(pn.viewable.Viewer):
 
     def _update_theme(self, *_: object) -> None:
         ink = INK[self.session.theme]
-        with pn.io.hold():
+        with together():
             for span in self._spans:
                 span.update(line_color=ink["cross"], line_alpha=0.55)
             for kind, glyph in self._outline_glyphs:
@@ -327,6 +321,7 @@ class Maps(pn.viewable.Viewer):
             output_backend="canvas",
             sizing_mode="stretch_both",
             min_border=0,
+            outline_line_color=None,
             min_width=60,
             min_height=60,
         )
@@ -343,7 +338,7 @@ class Maps(pn.viewable.Viewer):
             hatch_color=ink["hatch"],
             hatch_scale=9,
             hatch_weight=0.6,
-            level="underlay",
+            level="image",
         )
         image = plot.image(
             image=key,
@@ -369,7 +364,13 @@ class Maps(pn.viewable.Viewer):
             )
             line.nonselection_glyph = None
             self._outline_glyphs.append((kind, line.glyph))
-        hover = HoverTool(renderers=[image], tooltips="", show_arrow=False, attachment="horizontal")
+        hover = HoverTool(
+            renderers=[image],
+            tooltips="",
+            formatters={"@{left}": self._reader},  # any column: the reader takes what its format names
+            show_arrow=False,
+            attachment="horizontal",
+        )
         plot.add_tools(hover, CrosshairTool(overlay=self._spans))
         for span in self._spans:
             span.update(line_color=ink["cross"], line_alpha=0.55)
@@ -406,28 +407,15 @@ def _window_columns(left: float, right: float, bottom: float, top: float) -> dic
     return {"left": [left], "right": [right], "bottom": [bottom], "top": [top], "count": [0]}
 
 
-def _difference(values: FloatField, reference: FloatField) -> FloatField:
-    """values - reference on the finer of the two grids; coarse cells count wherever they lie."""
-    if values.shape == reference.shape:
-        return values - reference
-    shape = np.maximum(values.shape, reference.shape)
-    return _spread(values, shape) - _spread(reference, shape)
-
-
-def _spread(field: FloatField, shape: NDArray[np.integer]) -> FloatField:
-    """A field with each cell repeated to fill ``shape``."""
-    rows, columns = shape[0] // field.shape[0], shape[1] // field.shape[1]
-    return field if rows == columns == 1 else field.repeat(rows, axis=0).repeat(columns, axis=1)
-
-
-def _join(lines: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
-    """Several kinds of outline as one line with gaps."""
-    gap = np.array([np.nan])
-    parts = [(lines[kind], gap) for kind in kinds if kind in lines]
-    return {
-        axis: np.concatenate([np.empty(0), *(a for line, gap in parts for a in (line[i], gap))]).astype(np.float32)
-        for i, axis in enumerate("xy")
-    }
+def _join(lines: dict[str, Any], kinds: tuple[str, ...], domain: Domain) -> dict[str, NDArray[np.float32]]:
+    """Several kinds of outline as one line with gaps, where they lie in the domain."""
+    parts = [np.column_stack([*lines[kind]]) for kind in kinds if kind in lines]
+    gap = np.full((1, 2), np.nan)
+    points = np.concatenate([gap, *(piece for part in parts for piece in (part, gap))])
+    left, right, bottom, top = domain.fine.extent
+    x, y = points.T
+    points[(x < left) | (x > right) | (y < bottom) | (y > top)] = np.nan
+    return {"x": points[:, 0].astype(np.float32), "y": points[:, 1].astype(np.float32)}
 
 
 def _spacing(field: Field, domain: Domain) -> str:
@@ -440,11 +428,13 @@ def _tooltip(rows: tuple[tuple[str, str], ...], key: str) -> str:
     body = "".join(
         f"<div style='display:flex;justify-content:space-between;gap:18px;"
         f"font-weight:{600 if name == key else 400}'>"
-        f"<span>{text(label)}</span><span>@{{{name}}}{{{name}}}</span></div>"
+        f"<span>{text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
         for name, label in rows
     )
     return (
-        "<div style='font:12.5px/19px Roboto,Arial,sans-serif;font-variant-numeric:tabular-nums;padding:2px 3px'>"
+        "<div style='margin:-5px;padding:7px 11px;font:12.5px/19px Roboto,Arial,sans-serif;"
+        "font-variant-numeric:tabular-nums;color:var(--mui-palette-text-primary);"
+        "background:var(--mui-palette-background-paper)'>"
         f"<div style='opacity:0.72;margin-bottom:2px'>@{{left}}{{place}}</div>{body}</div>"
     )
 

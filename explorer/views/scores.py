@@ -75,7 +75,9 @@ class Scores(pn.viewable.Viewer):
         if table is None or not table.rows:
             self._why.object = message(
                 "Scores of this hour",
-                "They are being computed." if table is None else "Tick a downscaler that can run on this store.",
+                "They are being computed."
+                if table is None
+                else "Tick a downscaler that can run on this store.",
             )
             return
         self._head.object = (
@@ -104,16 +106,16 @@ class Scores(pn.viewable.Viewer):
             + "</tr>"
             for row in table.rows
         )
-        return (
-            f"<table><thead><tr><th scope='col'>Downscaler</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        )
+        return f"<table><thead><tr><th scope='col'>Downscaler</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
     def _make_bars(self, table: ScoreTable) -> hv.Layout:
         """One small bar chart per metric; colours and order are those of the table."""
         units = table.quantity.difference_units
         charts = []
         for metric, name in NAMES.items():
-            values = [(str(i), getattr(row, metric), self._colours[row.key]) for i, row in enumerate(table.rows)]
+            values = [
+                (str(i), getattr(row, metric), self._colours[row.key]) for i, row in enumerate(table.rows)
+            ]
             title = f"{name} [{units}]" if metric in WITH_UNITS else name
             bars = hv.Bars(values, "downscaler", [(metric, title), "colour"]).opts(
                 color="colour",
@@ -125,7 +127,6 @@ class Scores(pn.viewable.Viewer):
                 xlabel="",
                 ylabel="",
                 xaxis=None,
-                yticks=4,
                 toolbar=None,
                 default_tools=[],
                 responsive=True,
@@ -134,7 +135,11 @@ class Scores(pn.viewable.Viewer):
                 gridstyle={"ygrid_line_color": None},
             )
             charts.append(bars * hv.HLine(0).opts(color="gray", line_width=1) if metric == "bias" else bars)
-        return hv.Layout(charts).cols(len(charts)).opts(shared_axes=False, toolbar=None, sizing_mode="stretch_width")
+        return (
+            hv.Layout(charts)
+            .cols(len(charts))
+            .opts(shared_axes=False, toolbar=None, sizing_mode="stretch_width")
+        )
 
     def _make_errors(self, table: ScoreTable) -> hv.Overlay:
         """How often an error of which size occurs, a curve per downscaler."""
@@ -148,7 +153,9 @@ class Scores(pn.viewable.Viewer):
             centres, share = error_distribution(values, truth, table.window, snapshot.opened.domain)
             curves.append(
                 hv.Curve(
-                    (centres, share), ("error", f"forecast − truth [{units}]"), ("share", "share of cells [%]")
+                    (centres, share),
+                    ("error", f"forecast − truth [{units}]"),
+                    ("share", "share of cells [%]"),
                 ).opts(color=self._colours[key], line_width=2)
             )
         curves.append(hv.VLine(0).opts(color="gray", line_width=1))

@@ -47,13 +47,14 @@ def whole(store, tmp_path_factory):
     return folder, reports
 
 
-def weights(path):
-    return load(path).tensors
-
-
 def same(one, two):
-    one, two = weights(one), weights(two)
-    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    """Whether two runs ended with the same weights, bit for bit, and chose the same."""
+    for name in ("last.ckpt", "best.ckpt"):
+        states = [torch.load(folder / name, weights_only=True)["state_dict"] for folder in (one, two)]
+        if not all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items()):
+            return False
+    files = [load(folder / "unet-tiny.safetensors").tensors for folder in (one, two)]
+    return all(torch.equal(tensor, files[1][key]) for key, tensor in files[0].items())
 
 
 # --- the result -------------------------------------------------------------------------------------
@@ -107,18 +108,18 @@ def test_training_lowers_the_loss(store, tmp_path):
 
 
 def test_the_file_holds_the_best_round(store, tmp_path):
-    # A learning rate this high makes the validation loss go up and down.
-    settings = config("learning_rate=0.3", "schedule=constant", "steps=24", "validate_every=4")
+    # The first round is the best: the statistics of the normalisation can't follow this learning rate.
+    settings = config("learning_rate=0.03", "schedule=constant", "validate_every=2")
     said = load(train_unet(settings, store.path, tmp_path / "run")).header.provenance
     losses = list(said["validation_losses"].values())
     best = int(np.argmin(losses))
     assert best != len(losses) - 1
     assert said["validation_loss"] == losses[best]
-    assert said["steps"] == (best + 1) * 4
+    assert said["steps"] == (best + 1) * 2
 
 
 def test_training_stops_early_without_improvement(store, tmp_path):
-    settings = config("learning_rate=0.3", "schedule=constant", "steps=80", "validate_every=4", "patience=2")
+    settings = config("learning_rate=0.03", "schedule=constant", "steps=80", "validate_every=2", "patience=2")
     said = load(train_unet(settings, store.path, tmp_path / "run")).header.provenance
     losses = list(said["validation_losses"].values())
     assert said["steps_in_all"] < 80
@@ -214,7 +215,7 @@ def test_a_stopped_run_ends_with_the_same_weights(store, whole, tmp_path, step):
         train_unet(config(), store.path, tmp_path / "run", progress=kill_at(step))
     reports = []
     path = train_unet(config(), store.path, tmp_path / "run", progress=reports.append)
-    assert same(path, whole[0] / "unet-tiny.safetensors")
+    assert same(path.parent, whole[0])
     first = next(report.done for report in reports if report.stage == "Training")
     assert first == (step - 1) // 4 * 4 + 1
     assert "Normalisation" not in {report.stage for report in reports}
@@ -222,15 +223,17 @@ def test_a_stopped_run_ends_with_the_same_weights(store, whole, tmp_path, step):
 
 def test_a_stopped_run_remembers_its_losses(store, tmp_path):
     # Patience and plateau depend on rounds before the kill.
-    settings = config("schedule=plateau", "learning_rate=0.3", "steps=36", "validate_every=2", "patience=8")
+    settings = config("schedule=plateau", "learning_rate=0.03", "steps=40", "validate_every=2", "patience=7")
     expected = train_unet(settings, store.path, tmp_path / "whole")
     said = load(expected).header.provenance
+    assert said["steps_in_all"] == 16
     rates = [float(line.split(",")[1]) for line in rounds_logged(tmp_path / "whole")]
-    assert min(rates) < 0.1
+    assert rates[0] == pytest.approx(0.03)
+    assert rates[-1] == pytest.approx(0.03 / 4)
     with pytest.raises(Killed):
         train_unet(settings, store.path, tmp_path / "run", progress=kill_at(13))
     path = train_unet(settings, store.path, tmp_path / "run")
-    assert same(path, expected)
+    assert same(tmp_path / "run", tmp_path / "whole")
     assert load(path).header.provenance["validation_losses"] == said["validation_losses"]
 
 
@@ -266,7 +269,7 @@ def test_a_killed_process_resumes(store, whole, tmp_path):
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "run" / "unet-tiny.safetensors").exists()
     path = train_unet(config(), store.path, tmp_path / "run")
-    assert same(path, whole[0] / "unet-tiny.safetensors")
+    assert same(path.parent, whole[0])
 
 
 def test_an_interrupt_is_passed_on_and_the_run_resumes(store, whole, tmp_path):
@@ -279,15 +282,20 @@ def test_an_interrupt_is_passed_on_and_the_run_resumes(store, whole, tmp_path):
         train_unet(config(), store.path, tmp_path / "run", progress=interrupt)
     assert signal.getsignal(signal.SIGINT) is before
     path = train_unet(config(), store.path, tmp_path / "run")
-    assert same(path, whole[0] / "unet-tiny.safetensors")
+    assert same(path.parent, whole[0])
 
 
-def test_a_kill_between_training_and_the_file_costs_no_training(store, whole, tmp_path):
+@pytest.mark.parametrize(
+    "overrides", [(), ("learning_rate=0.03", "schedule=constant", "validate_every=2", "patience=2")]
+)
+def test_a_kill_between_training_and_the_file_costs_no_training(store, tmp_path, overrides):
     folder = tmp_path / "run"
-    path = train_unet(config(), store.path, folder)
+    path = train_unet(config(*overrides), store.path, folder)
+    before = path.read_bytes()
     path.unlink()
     reports = []
-    assert same(train_unet(config(), store.path, folder, progress=reports.append), whole[0] / path.name)
+    assert train_unet(config(*overrides), store.path, folder, progress=reports.append) == path
+    assert path.read_bytes() == before
     assert "Training" not in {report.stage for report in reports}
 
 
@@ -295,7 +303,7 @@ def test_settings_of_the_machine_may_change(store, whole, tmp_path):
     with pytest.raises(Killed):
         train_unet(config(), store.path, tmp_path / "run", progress=kill_at(5))
     path = train_unet(config("cache_gb=0", "workers=1"), store.path, tmp_path / "run")
-    assert same(path, whole[0] / "unet-tiny.safetensors")
+    assert same(path.parent, whole[0])
 
 
 def test_another_config_is_refused(store, whole):

@@ -76,8 +76,8 @@ def coarse_fields(
 
     ``weather`` is the large scale on the coarse grid. Temperature: the fine temperature reduced to sea level
     with its own lapse rate, without most of the cold pools and part of the excess near the ground, block-
-    averaged and blurred, put on the coarse orography with a lapse rate close to the model's own; plus biases in stable
-    nights and strong sun, plus random error.
+    averaged and blurred, put on the coarse orography with a lapse rate close to the model's own; plus biases
+    in stable nights and strong sun, plus random error.
     """
     ratio, width = terrain.domain.ratio, config.coarse_state_width
     height, land = terrain.coarse_height, terrain.coarse_land

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 """Raised whenever the equations change, so that stores made by different versions can be told apart."""
 
 

@@ -171,6 +171,10 @@ class Episode:
             excess, eddy, stream, stir = self.transport.carry(
                 torch.stack([state.excess, state.eddy, state.stream, state.stir]), path
             )
+            # Repeating the rim's value would bring in long streaks that are no eddies.
+            outside = self.transport.inflow(path)
+            eddy = eddy.masked_fill(outside, 0.0)
+            stream, stir = torch.where(outside, fresh, torch.stack([stream, stir]))
             stream = remember(stream, fresh[0], step_hours, config.eddy_memory)
             stir = remember(stir, fresh[1], step_hours, config.eddy_memory)
 

@@ -52,10 +52,10 @@ def sea_surface_temperature(latitude: Array, day_of_year: float) -> Array:
 class Weather:
     """Large-scale fields of one instant, tensors on the coarse grid with its margin unless said.
 
-    pressure (msl) [Pa], wind_x, wind_y: geostrophic along the grid [m/s]; temperature: sea-level air mass
-    [K]; humidity: relative humidity of the lower troposphere [1]; ascent: vertical wind at 850 hPa
-    [m/s]; lapse_rate [K/km]; stability: -1 (cyclonic) to 1 (anticyclonic); sst [K]; vortex_x, vortex_y: wind of mesoscale vortices [m/s];
-    mesoscale: unit noise.
+    pressure at sea level [Pa]; wind_x, wind_y: geostrophic, along the grid [m/s]; temperature: sea-level air
+    mass [K]; humidity: relative, of the lower troposphere [1]; ascent: vertical wind at 850 hPa [m/s];
+    lapse_rate [K/km]; stability: -1 (cyclonic) to 1 (anticyclonic); sst [K]; vortex_x, vortex_y: wind of
+    mesoscale vortices [m/s]; mesoscale: unit noise.
     """
 
     pressure: Tensor

@@ -24,7 +24,7 @@ class NatureRunError(ValueError):
 
 def episodes(start: str | np.datetime64, stop: str | np.datetime64) -> list[np.datetime64]:
     """Mondays (00 UTC) of the ISO weeks that touch the time from ``start`` to before ``stop``."""
-    first, end = (np.asarray(limit, "datetime64[s]")[()] for limit in (start, stop))
+    first, end = np.asarray([start, stop], "datetime64[s]")
     return list(np.arange(monday_of(first), end, np.timedelta64(7 * 86400, "s")))
 
 

@@ -84,8 +84,8 @@ def boundary_layer(
     """Temperature excess of the boundary layer over the air mass [K] after a step.
 
     Over land ``dD/dt = a Q - c L - D / tau``: solar heating, longwave cooling (``longwave``, 0-1: how clear
-    and dry the sky is), mixing with the air mass, faster in wind; over water D tends to the sea's excess within
-    2.5 h. Snow reflects most of the sun.
+    and dry the sky is), mixing with the air mass, faster in wind; over water D tends to the sea's excess
+    within 2.5 h. Snow reflects most of the sun.
     """
     memory = config.boundary_layer_memory / (1 + wind / 7)
     absorbed = sunshine * (1 - 0.6 * snow) * (0.4 + 0.6 * terrain.day)

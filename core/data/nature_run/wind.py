@@ -133,6 +133,11 @@ class Transport:
         )[0]
         return (here - step * between.permute(1, 2, 0))[None]
 
+    @staticmethod
+    def inflow(departure: Tensor) -> Tensor:
+        """Cells (H, W) whose parcels came from outside the domain."""
+        return departure[0].abs().amax(dim=-1) > 1
+
     def carry(self, fields: Tensor, departure: Tensor) -> Tensor:
         """Fields (C, H, W) after the step."""
         return nnf.grid_sample(

@@ -64,7 +64,7 @@ def write_nature_run(
     static : static fields on the fine grid, in the layout of ``/static``
     hours : UTC time stamps on whole hours, in any order
     workers : processes that simulate, a week each at a time; this process writes
-    progress : called with (hours done, hours asked for) after every block
+    progress : called with (hours made, hours asked for), hour by hour with one worker, else block by block
 
     Raises
     ------
@@ -85,16 +85,21 @@ def write_nature_run(
     total = int(times.size)
     if progress is not None:
         progress(done, total)
-    plan = _Plan.of(store, pending)
-    if workers == 1 or len(plan.weeks) == 1:
-        blocks = _blocks(terrain, config, plan)
-    else:
-        blocks = _parallel_blocks(domain, static, config, plan, min(workers, len(plan.weeks)))
-    for block in blocks:
-        store.write(block.times, block.coarse, block.fine)
-        done += int(block.times.size)
+
+    def advance(hours: int) -> None:
+        nonlocal done
+        done += hours
         if progress is not None:
             progress(done, total)
+
+    plan = _Plan.of(store, pending)
+    if workers == 1 or len(plan.weeks) == 1:
+        for block in _blocks(terrain, config, plan, advance):
+            store.write(block.times, block.coarse, block.fine)
+    else:
+        for block in _parallel_blocks(domain, static, config, plan, min(workers, len(plan.weeks))):
+            store.write(block.times, block.coarse, block.fine)
+            advance(int(block.times.size))
     return store
 
 
@@ -157,14 +162,18 @@ class _Plan:
         return _Plan({monday: self.weeks[monday]}, self.shard)
 
 
-def _blocks(terrain: Terrain, config: NatureRunConfig, plan: _Plan) -> Iterator[Block]:
-    """Simulate and hand over hours shard by shard."""
+def _blocks(
+    terrain: Terrain, config: NatureRunConfig, plan: _Plan, advance: Callable[[int], None] | None = None
+) -> Iterator[Block]:
+    """Simulate and hand over hours shard by shard; ``advance`` hears of every hour made."""
     hours: list[tuple[np.datetime64, xr.Dataset, xr.Dataset]] = []
     for hour in run_weeks(terrain, config, plan.weeks):
         if hours and plan.shard[hour[0]] != plan.shard[hours[0][0]]:
             yield _block(hours)
             hours = []
         hours.append(hour)
+        if advance is not None:
+            advance(1)
     if hours:
         yield _block(hours)
 

@@ -36,6 +36,12 @@ def put(files, out, **options):
     return ingest(files, out, options.pop("domain", DOMAIN), static=options.pop("static", None), **options)
 
 
+def on_grid(amounts):
+    """Amounts of :func:`rain` on the coarse grid."""
+    regridder = conservative(LONGITUDE, LATITUDE, GRID)
+    return regridder(regridder.window(np.asarray(amounts)))
+
+
 def traces(folder):
     """Everything in the folder, hidden names too."""
     return sorted(path.name for path in folder.iterdir())
@@ -52,7 +58,7 @@ def test_all_predictors_from_a_surface_and_a_pressure_level_file(tmp_path, gener
         WRITERS[generation](level, tmp_path / "levels.nc"),
     ]
     done = []
-    report = put(files, tmp_path / "s.zarr", progress=lambda *at: done.append(at), accumulation="hourly")
+    report = put(files, tmp_path / "s.zarr", progress=lambda *at: done.append(at))
     assert done == [(24, 30), (30, 30)]
     assert report.hours == 30
     assert report.predictors == PREDICTORS
@@ -69,8 +75,7 @@ def test_all_predictors_from_a_surface_and_a_pressure_level_file(tmp_path, gener
         true = expected(name, times)
         values = coarse[level_of(name)]
         if VARIABLES[level_of(name)].accumulated:
-            regridder = conservative(LONGITUDE, LATITUDE, GRID)
-            true = regridder(regridder.window(linear(name, times, LATITUDE[:, None], LONGITUDE)))
+            true = on_grid(linear(name, times, LATITUDE[:, None], LONGITUDE))
         np.testing.assert_allclose(values, true, atol=np.ptp(true) / 2e4, rtol=1e-6, err_msg=name)
     assert traces(tmp_path) == ["levels.nc", "s.zarr", "surface.nc"]
 
@@ -112,23 +117,22 @@ def test_winds_stay_earth_relative(tmp_path):
 def test_sea_surface_temperature_ends_at_the_coast(tmp_path):
     times = stamps(hours=1)
     dataset = fields(["sst"], times)
-    sea = LONGITUDE < 11.0
+    sea = LONGITUDE < 12.0
     dataset["sst"] = dataset["sst"].where(xr.DataArray(sea, dims="longitude"))
     put([write_old(dataset, tmp_path / "sst.nc")], tmp_path / "s.zarr")
     sst = Store.open(tmp_path / "s.zarr").read_coarse()["sst"].values[0]
-    # Between the last sea point (10.5) and the first land point (11) half of the weight is at 10.75.
-    np.testing.assert_array_equal(np.isfinite(sst), GRID.longitude <= 10.75)
-    np.testing.assert_allclose(
-        sst[GRID.longitude < 10.5], expected("sst", times)[0][GRID.longitude < 10.5], atol=1e-3
-    )
+    # Between the last sea point (11.5) and the first land point (12) half of the weight is at 11.75.
+    np.testing.assert_array_equal(np.isfinite(sst), GRID.longitude <= 11.75)
+    true = expected("sst", times)[0]
+    np.testing.assert_allclose(sst[GRID.longitude < 11.5], true[GRID.longitude < 11.5], atol=1e-3)
 
 
 def test_cells_outside_the_files_are_empty_and_counted(tmp_path):
-    longitude = np.arange(8.0, 11.1, 0.5)
+    longitude = np.arange(8.0, 12.1, 0.5)
     times = stamps(hours=2)
     path = write_new(fields(["t2m"], times, longitude=longitude), tmp_path / "west.nc")
     report = put([path], tmp_path / "s.zarr")
-    inside = GRID.longitude <= 11
+    inside = GRID.longitude <= 12
     assert report.coverage["t2m"] == pytest.approx(inside.mean())
     assert 0.2 < report.coverage["t2m"] < 0.8
     assert any("of the coarse cells are covered" in line for line in report.sentences())
@@ -136,7 +140,7 @@ def test_cells_outside_the_files_are_empty_and_counted(tmp_path):
     np.testing.assert_array_equal(np.isfinite(values), np.broadcast_to(inside, values.shape))
     far = write_new(fields(["t2m"], times, longitude=longitude + 60), tmp_path / "far.nc")
     with pytest.raises(
-        Era5Error, match=r"far\.nc covers 68 to 71 degrees east .* leaves out the domain Small"
+        Era5Error, match=r"far\.nc covers 68 to 72 degrees east .* leaves out the domain Small"
     ):
         put([far], tmp_path / "far.zarr")
     assert "far.zarr" not in traces(tmp_path)
@@ -145,11 +149,11 @@ def test_cells_outside_the_files_are_empty_and_counted(tmp_path):
 def test_tiles_fill_each_other_and_the_first_file_counts(tmp_path):
     times = stamps(hours=2)
     whole = fields(["t2m"], times)
-    west = write_new(whole.sel(longitude=slice(None, 11)) + 1, tmp_path / "west.nc")
+    west = write_new(whole.sel(longitude=slice(None, 12)) + 1, tmp_path / "west.nc")
     rest = write_new(whole, tmp_path / "whole.nc")
     report = put([west, rest], tmp_path / "s.zarr")
     values = Store.open(tmp_path / "s.zarr").read_coarse()["t2m"].values
-    np.testing.assert_allclose(values, expected("t2m", times) + (GRID.longitude <= 11), rtol=1e-6)
+    np.testing.assert_allclose(values, expected("t2m", times) + (GRID.longitude <= 12), rtol=1e-6)
     assert report.coverage["t2m"] == 1
     assert any("t2m is given more than once for 2 hours" in note for note in report.notes)
 
@@ -240,11 +244,10 @@ def test_accumulation_since_midnight_is_noticed_and_undone(tmp_path, name, gener
     report = put(files, tmp_path / "s.zarr")
     assert any(f"{name} accumulates since 00 UTC" in note for note in report.notes)
     assert report.hours == 72
-    regridder = conservative(LONGITUDE, LATITUDE, GRID)
     values = Store.open(tmp_path / "s.zarr").read_coarse()[name].values
     # Twice half a packing step of the daily total.
     np.testing.assert_allclose(
-        values, regridder(amounts[name].values), atol=float(totals[name].max()) / 3e4, rtol=1e-5
+        values, on_grid(amounts[name]), atol=float(totals[name].max()) / 3e4, rtol=1e-5
     )
 
 
@@ -253,11 +256,17 @@ def test_accumulation_since_midnight_is_noticed_and_undone(tmp_path, name, gener
 def test_hourly_sums_are_left_alone(tmp_path, name, step):
     amounts = rain(stamps("2020-03-01T00", 72), name=name).isel(time=slice(None, None, step))
     report = put([write_new(amounts, tmp_path / "sums.nc")], tmp_path / "s.zarr")
-    regridder = conservative(LONGITUDE, LATITUDE, GRID)
     values = Store.open(tmp_path / "s.zarr").read_coarse()[name].values
-    np.testing.assert_allclose(values, regridder(amounts[name].values), rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(values, on_grid(amounts[name]), rtol=1e-5, atol=1e-12)
     assert not any("accumulates since" in note for note in report.notes)
     assert any(f"{name} comes every 3 hours" in note for note in report.notes) is (step == 3)
+
+
+def test_steady_growth_is_not_taken_for_accumulation(tmp_path):
+    times = stamps(hours=48)
+    report = put([write_new(fields(["tp"], times), tmp_path / "growing.nc")], tmp_path / "s.zarr")
+    assert report.hours == 48
+    assert not any("accumulates since" in note for note in report.notes)
 
 
 def test_first_hour_without_the_one_before_is_lost(tmp_path):
@@ -274,11 +283,10 @@ def test_accumulation_can_be_stated(tmp_path):
     path = write_new(totals, tmp_path / "short.nc")
     put([path], tmp_path / "detected.zarr")
     put([path], tmp_path / "stated.zarr", accumulation="since_midnight")
-    regridder = conservative(LONGITUDE, LATITUDE, GRID)
     taken, made = (
         Store.open(tmp_path / f"{name}.zarr").read_coarse()["tp"].values for name in ("detected", "stated")
     )
-    np.testing.assert_allclose(taken, regridder(totals["tp"].values), rtol=1e-5)
+    np.testing.assert_allclose(taken, on_grid(totals["tp"]), rtol=1e-5)
     np.testing.assert_allclose(made[1:], np.diff(taken, axis=0), rtol=1e-4, atol=1e-9)
     # The file may say it, too.
     land = write_new(totals.assign_attrs(title="ERA5-Land hourly"), tmp_path / "land.nc")
@@ -311,14 +319,13 @@ def test_sums_of_an_hour_add_up_to_the_accumulation(tmp_path_factory, seed, star
     )
     coarse = Store.open(folder / "s.zarr").read_coarse()["tp"]
     assert report.hours == length - (totals["time"].values[0].astype("datetime64[h]").astype(int) % 24 != 1)
-    regridder = conservative(LONGITUDE, LATITUDE, GRID)
     day = (coarse["time"].values - HOUR).astype("datetime64[D]")
     for this_day in np.unique(day):
         hours = coarse["time"].values[day == this_day]
-        whole = regridder(totals["tp"].sel(time=hours[-1]).values)
+        whole = on_grid(totals["tp"].sel(time=hours[-1]))
         before = hours[0] - HOUR
         if before > this_day:
-            whole = whole - regridder(totals["tp"].sel(time=before).values)
+            whole = whole - on_grid(totals["tp"].sel(time=before))
         np.testing.assert_allclose(coarse.sel(time=hours).sum("time"), whole, rtol=1e-3, atol=1e-7)
 
 

@@ -74,7 +74,7 @@ def test_class_fractions(elevation, tmp_path):
     classes[:, 16:] = 12
     classes[:8, 16:] = 30
     cover = write_raster(tmp_path / "cover.tif", classes, left=left, top=top, spacing=2000.0)
-    static = build_static(DOMAIN, elevation=path, land_cover=cover, classes={12: 12, 30: 1})
+    static = build_static(DOMAIN, elevation=path, land_cover=cover, classes={12: 12, 30: 1, 17: 0})
     assert static["land_cover"].shape == (LAND_COVER_CLASSES, *DOMAIN.fine.shape)
     assert static["land_cover"].sel({"class": 12}).values[8:, 16:].min() == 1
     assert static["land_cover"].sel({"class": 1}).values[:8, 16:].min() == 1

@@ -1,0 +1,37 @@
+"""Print the table of ratios; the exit status is 1 where a required ratio is missed or results differ."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import interpolation, networks
+from benchmarks.comparison import Outcome, measure
+
+
+def _line(outcome: Outcome) -> tuple[str, ...]:
+    comparison = outcome.comparison
+    return (
+        comparison.what,
+        comparison.reference_name,
+        f"{outcome.ratio:.2f} ({outcome.spread[0]:.2f}-{outcome.spread[1]:.2f})",
+        f"{comparison.required:g}" if comparison.required is not None else "-",
+        f"{1e3 * outcome.ours_seconds:.3g}",
+        f"{outcome.difference:.1e} (at most {comparison.tolerance:g})",
+        "yes" if outcome.passed else "NO",
+    )
+
+
+def main() -> int:
+    """Measure every comparison and print one row each."""
+    head = ("what", "reference", "times faster (range)", "required", "ours ms", "largest difference", "holds")
+    outcomes = [measure(row) for module in (interpolation, networks) for row in module.comparisons()]
+    rows = [head, *map(_line, outcomes)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    for row in rows:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""A comparison of two ways to compute the same thing, and its measurement."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two functions without arguments that return equal arrays.
+
+    ``tolerance`` is how far the results may differ; ``required`` how many times faster ours has to be, None
+    where the row only informs.
+    """
+
+    what: str
+    reference_name: str
+    ours: Callable[[], Any]
+    reference: Callable[[], Any]
+    tolerance: float
+    required: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``ratio`` is the median over rounds of reference time over our time, ``spread`` its range."""
+
+    comparison: Comparison
+    ratio: float
+    spread: tuple[float, float]
+    ours_seconds: float
+    difference: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether results agree and the required ratio is reached."""
+        required = self.comparison.required
+        return self.difference <= self.comparison.tolerance and (required is None or self.ratio >= required)
+
+
+def _best(function: Callable[[], Any], seconds: float) -> float:
+    """Shortest of repeated runs that together take about ``seconds``; other load only makes runs longer."""
+    best, until = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < until:
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def measure(comparison: Comparison, *, rounds: int = 7, seconds: float = 0.2) -> Outcome:
+    """Time both in turns, so that what else the machine does touches both alike."""
+    difference = float(np.abs(np.asarray(comparison.ours()) - np.asarray(comparison.reference())).max())
+    pairs = [(_best(comparison.ours, seconds), _best(comparison.reference, seconds)) for _ in range(rounds)]
+    ratios = [reference / ours for ours, reference in pairs]
+    return Outcome(
+        comparison,
+        statistics.median(ratios),
+        (min(ratios), max(ratios)),
+        statistics.median(ours for ours, _ in pairs),
+        difference,
+    )

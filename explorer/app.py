@@ -1,0 +1,12 @@
+"""What ``panel serve explorer/app.py`` opens; stores and ``--checkpoints`` follow ``--args``."""
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:  # a clone that was not installed
+    sys.path.insert(0, ROOT)
+
+from explorer.page import show  # noqa: E402
+
+show()

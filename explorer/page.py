@@ -1,0 +1,239 @@
+"""The page of one visitor, put together from a session and its views."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import panel as pn
+import panel_material_ui as pmui
+from panel.io.state import set_curdoc
+
+from explorer.batch import together
+from explorer.library import Library
+from explorer.session import Session
+from explorer.settings import SettingsError, parse
+from explorer.style import HEADER, LOGO, THEME_CONFIG, block, message, text
+from explorer.views.about import About
+from explorer.views.maps import Maps
+from explorer.views.sidebar import WIDTH, Sidebar
+
+log = logging.getLogger(__name__)
+
+TITLE = "Tramontana"
+SWITCH = {
+    "& .MuiToggleButton-root, & .MuiButton-root": {
+        "color": "rgba(255, 255, 255, 0.8) !important",
+        "borderColor": "rgba(255, 255, 255, 0.3) !important",
+        "backgroundColor": "transparent !important",
+        "padding": "4px 16px !important",
+        "fontSize": "14px",
+    },
+    "& .Mui-selected, & .MuiButton-contained": {
+        "color": "#fff !important",
+        "backgroundColor": "rgba(255, 255, 255, 0.2) !important",
+    },
+}
+"""Looks of the view switch on the dark header."""
+LOOK_EVERY = 4000
+"""Milliseconds between looks at the disk for new hours."""
+
+
+@cache
+def library(arguments: tuple[str, ...]) -> Library:
+    """The library of this process; made by the first visitor, who also starts the search for downscalers."""
+    made = Library(parse(arguments, os.environ))
+    _ = made.catalogue
+    return made
+
+
+class Explorer:
+    """Header, sidebar and views of one visitor."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.sidebar = Sidebar(session)
+        self.maps = Maps(session)
+        self._views: dict[str, pn.viewable.Viewer] = {"maps": self.maps}
+        self._problem = block(sizing_mode="stretch_both", css_classes=["problem"])
+        self._error = _alert("error")
+        self._note = _alert("info")
+        self._body = pn.Column(sizing_mode="stretch_both", margin=0, styles={"min-height": "0"})
+        self._badge = block(sizing_mode="fixed", width=104, height=24, margin=(0, 12))
+        self._switch = pmui.RadioButtonGroup(
+            label="",
+            options={"Maps": "maps", "Scores": "scores", "About": "about"},
+            value=session.view,
+            size="small",
+            margin=(0, 12),
+            sx=SWITCH,
+            css_classes=["view-switch"],
+        )
+        self._switch.param.watch(lambda event: self._choose_view(event.new), "value")
+        self.page = pmui.Page(
+            title=TITLE,
+            logo=LOGO,
+            favicon=LOGO,
+            header=[
+                pn.Row(
+                    pn.HSpacer(), self._badge, self._switch,
+                    sizing_mode="stretch_width", margin=0, styles={"align-items": "center"},
+                )
+            ],
+            sidebar=[self.sidebar],
+            main=[
+                pn.Column(
+                    self._error, self._note, self._body,
+                    sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
+                )
+            ],
+            sidebar_width=WIDTH,
+            sidebar_resizable=False,
+            dark_theme=session.theme == "dark",
+            theme_config=THEME_CONFIG,
+            site_url="#",
+            sx={
+                ".MuiAppBar-root": {"boxShadow": "none", "backgroundImage": "none"},
+                "&.mui-light .MuiAppBar-root": {"backgroundColor": HEADER["light"], "color": "#fff"},
+                "&.mui-dark .MuiAppBar-root": {"backgroundColor": HEADER["dark"], "color": "#fff"},
+                ".title": {"fontSize": "20px", "fontWeight": 500, "letterSpacing": "0.3px"},
+                ".MuiToolbar-root": {"minHeight": "52px !important", "margin": "0 !important"},
+                ".logo": {"height": "30px !important"},
+            },
+        )  # fmt: skip
+        self.page.param.watch(lambda event: self._choose_theme(event.new), "dark_theme")
+        session.param.watch(self._update_theme, "theme")
+        session.param.watch(self._update_body, ["view", "problem", "opened"])
+        session.param.watch(self._update_badge, "opened")
+        session.param.watch(lambda event: _say(self._error, event.new), "error")
+        session.param.watch(lambda event: _say(self._note, event.new), "note")
+        self._error.param.watch(lambda event: self._closed("error", event.new), "closed")
+        self._note.param.watch(lambda event: self._closed("note", event.new), "closed")
+        _say(self._error, session.error)
+        _say(self._note, session.note)
+        self._update_badge()
+        self._update_body()
+
+    def _choose_view(self, view: str | None) -> None:
+        if view:
+            self.session.view = view
+
+    def _choose_theme(self, dark: bool) -> None:
+        self.session.theme = "dark" if dark else "light"
+
+    def _update_theme(self, *_: object) -> None:
+        dark = self.session.theme == "dark"
+        if self.page.dark_theme != dark:
+            self.page.dark_theme = dark
+
+    def _closed(self, name: str, closed: bool) -> None:
+        if closed:
+            setattr(self.session, name, "")
+
+    def _update_badge(self, *_: object) -> None:
+        opened = self.session.opened
+        synthetic = opened is not None and opened.synthetic
+        self._badge.visible = synthetic
+        self._badge.object = (
+            "<span class='badge' title='This weather was made by a program; it was never observed.'>"
+            "SYNTHETIC</span>" if synthetic else ""
+        )  # fmt: skip
+
+    def _update_body(self, *_: object) -> None:
+        """The chosen view, or why there is none. Views stay once made, hidden while another shows."""
+        session = self.session
+        self._switch.value = session.view
+        problem = session.problem
+        self._problem.visible = bool(problem)
+        if problem:
+            self._problem.object = _explain(session, problem)
+        elif session.view not in self._views:
+            self._views[session.view] = self._make(session.view)
+        for name, view in self._views.items():
+            _layout(view).visible = not problem and name == session.view
+        wanted = [self._problem, *map(_layout, self._views.values())]
+        if self._body.objects != wanted:
+            self._body.objects = wanted
+
+    def _make(self, view: str) -> pn.viewable.Viewer:
+        if view == "about":
+            return About(self.session)
+        from explorer.views.scores import Scores  # brings HoloViews, which only this view needs
+
+        return Scores(self.session)
+
+
+def _layout(view: pn.viewable.Viewer) -> Any:
+    return view.__panel__()
+
+
+def _alert(severity: str) -> pmui.Alert:
+    return pmui.Alert(
+        block(), severity=severity, closeable=True, closed=True, visible=False, margin=(8, 14, 0, 14),
+        sizing_mode="stretch_width",
+    )  # fmt: skip
+
+
+def _say(alert: pmui.Alert, words: str) -> None:
+    # The text goes into a pane that escapes it: the alert's own `object` would run what a file name holds.
+    alert.objects[0].object = f"<span style='font-size:14px;line-height:22px'>{text(words)}</span>"
+    alert.param.update(visible=bool(words), closed=not words)
+
+
+def _explain(session: Session, problem: str) -> str:
+    if session.opened is not None:
+        return message("Nothing to show yet", problem)
+    commands = ("tramontana demo", "tramontana ingest era5 FILES --out data/era5.zarr")
+    if session.stores:
+        return message("This store can't be opened", problem, *commands)
+    return message(
+        "No data yet",
+        "The explorer shows stores of weather data, and found none. Make one with the first command (synthetic "
+        "weather over the real map, under a minute), or from your own ERA5 files with the second. It appears "
+        "here by itself.",
+        *commands,
+    )
+
+
+def build(arguments: list[str]) -> pmui.Page:
+    """The page of a new visitor, connected to the document being served."""
+    document = pn.state.curdoc
+
+    def deliver(work: Callable[[], None]) -> None:
+        def run() -> None:
+            with set_curdoc(document), together(document):
+                work()
+
+        document.add_next_tick_callback(run)
+
+    session = Session(library(tuple(arguments)), deliver=deliver)
+    pn.config.exception_handler = session.fail
+    if pn.state.location is not None:
+        pn.state.location.sync(session, {name: name for name in Session.STATE})
+    session.start()
+    explorer = Explorer(session)
+    pn.state.add_periodic_callback(session.look, period=LOOK_EVERY)
+    pn.state.on_session_destroyed(lambda _: session.close())
+    return explorer.page
+
+
+def build_safely(arguments: list[str]) -> pmui.Page:
+    """Like :func:`build`, and where that fails a page that says why."""
+    try:
+        return build(arguments)
+    except SettingsError as error:
+        sentence = str(error)
+    except Exception as error:
+        log.exception("The page could not be built.")
+        sentence = f"{type(error).__name__}: {error}. The log of the server says more."
+    return pmui.Page(title=TITLE, main=[block(message("The explorer could not start", sentence))])
+
+
+def show() -> None:
+    """Serve the page; for the script that ``panel serve`` opens."""
+    pn.extension(raw_css=[":root { color-scheme: light dark; }"])
+    build_safely(sys.argv[1:]).servable(title=TITLE)

@@ -1,0 +1,329 @@
+"""Checkpoints: what comes back is what was saved, and every damaged or foreign file is named as such."""
+
+import hashlib
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from core.checkpoint import (
+    MAX_HEADER_BYTES,
+    CheckpointError,
+    Header,
+    describe,
+    load,
+    read_header,
+    save,
+)
+from core.data.samples import MeanStd, Normalization
+from core.domain import Domain
+
+DOMAIN = Domain.regular("Small", left=4e6, top=2.5e6, shape=(32, 32), spacing=2000.0, ratio=8)
+ONE = MeanStd(mean=280.0, std=8.0)
+
+
+def header(**changes: Any) -> Header:
+    values: dict[str, Any] = {
+        "kind": "unet",
+        "label": "UNet (test)",
+        "models": {"unet": {"features": [4]}},
+        "predictors": ("t2m", "sst"),
+        "statics": ("orography", "land_cover", "latitude"),
+        "targets": ("t2m",),
+        "normalization": Normalization(
+            predictors={"t2m": ONE, "sst": ONE}, targets={"t2m": ONE}, orography=ONE, latitude=ONE
+        ),
+        "domain": DOMAIN.to_dict(),
+        "provenance": {"steps": 12, "losses": {"validation": 0.25}},
+    }
+    return Header(**(values | changes))
+
+
+def weights(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "unet.conv.weight": torch.randn(4, 2, 3, 3, generator=generator),
+        "unet.conv.bias": torch.randn(4, generator=generator),
+        "unet.norm.num_batches_tracked": torch.tensor(7),
+    }
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save(tmp_path / "model.safetensors", header(), weights())
+    return tmp_path / "model.safetensors"
+
+
+def with_entry(path: Path, change: Any, key: str = "tramontana") -> Path:
+    """The same file with another JSON entry in its header."""
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    outer = json.loads(data[8 : 8 + length])
+    entry = json.loads(outer["__metadata__"].pop("tramontana"))
+    outer["__metadata__"][key] = change(entry) if callable(change) else change
+    text = json.dumps(outer).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    return path
+
+
+def test_what_was_saved_comes_back(saved: Path) -> None:
+    checkpoint = load(saved)
+    assert checkpoint.header == header() == read_header(saved)
+    assert checkpoint.file_hash == hashlib.sha256(saved.read_bytes()).hexdigest()
+    expected = weights()
+    assert checkpoint.tensors.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert checkpoint.tensors[key].dtype == tensor.dtype
+        assert torch.equal(checkpoint.tensors[key], tensor)
+
+
+def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
+    hashes = {save(tmp_path / f"{number}.safetensors", header(), weights()) for number in range(3)}
+    assert hashes == {load(tmp_path / "1.safetensors").file_hash}
+    assert save(tmp_path / "3.safetensors", header(), weights(seed=1)) not in hashes
+
+
+def test_the_order_of_predictors_is_kept(tmp_path: Path) -> None:
+    reverse = header(
+        predictors=("sst", "t2m"),
+        normalization=Normalization(
+            predictors={"sst": ONE, "t2m": ONE}, targets={"t2m": ONE}, orography=ONE, latitude=ONE
+        ),
+    )
+    save(tmp_path / "a.safetensors", reverse, weights())
+    back = read_header(tmp_path / "a.safetensors")
+    assert back.predictors == tuple(back.normalization.predictors) == ("sst", "t2m")
+
+
+def test_half_precision_halves_matrices_only(tmp_path: Path, saved: Path) -> None:
+    many = weights() | {"unet.big.weight": torch.randn(64, 64)}
+    save(tmp_path / "full.safetensors", header(), many)
+    save(tmp_path / "half.safetensors", header(), many, dtype=torch.float16)
+    saving = (tmp_path / "full.safetensors").stat().st_size - (tmp_path / "half.safetensors").stat().st_size
+    assert saving == pytest.approx(2 * (64 * 64 + 4 * 2 * 9), abs=16)
+    tensors = load(tmp_path / "half.safetensors").tensors
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32, torch.int64}
+    assert torch.equal(tensors["unet.big.weight"], many["unet.big.weight"].half().float())
+    assert torch.equal(tensors["unet.conv.bias"], many["unet.conv.bias"])
+
+
+def test_any_layout_can_be_saved(tmp_path: Path) -> None:
+    kernel = torch.randn(4, 2, 3, 3)
+    last = kernel.to(memory_format=torch.channels_last).requires_grad_()
+    save(tmp_path / "a.safetensors", header(), {"unet.a": last, "unet.b": last})
+    tensors = load(tmp_path / "a.safetensors").tensors
+    assert torch.equal(tensors["unet.a"], kernel)
+    assert torch.equal(tensors["unet.b"], kernel)
+
+
+def test_a_failed_save_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(saved, header(label="Other"), weights(1))
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "sentence"),
+    [
+        ({"unet.a": torch.tensor([1.0, float("nan")])}, {}, "not finite.*unet.a"),
+        ({"unet.a": torch.full((1, 1), 1e6)}, {"dtype": torch.float16}, "not finite.*unet.a"),
+        ({"vae.a": torch.ones(1)}, {}, r"weights of no part \(unet\).*vae.a"),
+        ({"a": torch.ones(1)}, {}, "weights of no part"),
+        ({}, {}, "no weights for the part unet"),
+        ({"unet.a": torch.ones(1)}, {"dtype": torch.bfloat16}, "float32 or float16"),
+    ],
+)
+def test_what_can_not_be_saved_is_refused(
+    tmp_path: Path, state: dict[str, Tensor], options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(CheckpointError, match=sentence):
+        save(tmp_path / "a.safetensors", header(), state, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_header_that_json_can_not_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="JSON"):
+        save(tmp_path / "a.safetensors", header(provenance={"loss": float("nan")}), weights())
+
+
+# --- files that are no checkpoints
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"state_dict": list(range(1000))}))
+
+
+def foreign(path: Path) -> None:
+    """A safetensors file of another program."""
+    save_file({"a": torch.ones(2)}, path, metadata={"format": "pt"})
+
+
+def without_metadata(path: Path) -> None:
+    save_file({"a": torch.ones(2)}, path)
+
+
+def deep(path: Path) -> None:
+    text = b"[" * 100_000
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: path.write_bytes(b""), "not a Tramontana checkpoint"),
+        (lambda path: path.write_bytes(b"abc"), "not a Tramontana checkpoint"),
+        (lambda path: path.write_bytes(bytes(100)), "not a Tramontana checkpoint"),
+        (lambda path: path.write_bytes(struct.pack("<Q", 40) + b"x" * 40), "not a Tramontana checkpoint"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "not a safetensors file"),
+        (pickled, "not a safetensors file"),
+        (foreign, "not a Tramontana checkpoint"),
+        (without_metadata, "not a Tramontana checkpoint"),
+        (deep, "not a Tramontana checkpoint"),
+        (
+            lambda path: path.write_bytes(struct.pack("<Q", MAX_HEADER_BYTES + 1) + bytes(10)),
+            f"header is too large \\({MAX_HEADER_BYTES + 1} bytes",
+        ),
+        (lambda path: path.mkdir(), "There is no checkpoint"),
+        (lambda path: None, "There is no checkpoint"),
+    ],
+)
+def test_other_files_are_named_as_such(tmp_path: Path, make: Any, sentence: str) -> None:
+    path = tmp_path / "file.safetensors"
+    make(path)
+    for read in (load, read_header):
+        with pytest.raises(CheckpointError, match=sentence) as error:
+            read(path)
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("missing", [1, 100, 300])
+def test_truncated_files_are_named_as_such(saved: Path, missing: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:-missing])
+    for read in (load, read_header):
+        with pytest.raises(CheckpointError, match="is truncated"):
+            read(saved)
+
+
+def test_nothing_follows_the_weights(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes() + b"more")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load(saved)
+
+
+def test_non_finite_weights_are_refused(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    length = struct.unpack("<Q", data[:8])[0]
+    start = json.loads(data[8 : 8 + length])["unet.conv.weight"]["data_offsets"][0]
+    data[8 + length + start : 12 + length + start] = struct.pack("<f", float("inf"))
+    saved.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"not finite.*unet\.conv\.weight"):
+        load(saved)
+
+
+def test_a_newer_format_asks_for_an_update(saved: Path) -> None:
+    def newer(entry: dict[str, Any]) -> str:
+        return json.dumps(entry | {"format_version": 2, "wonders": True})
+
+    with pytest.raises(CheckpointError, match=r"format 2; this version reads up to 1\. Update"):
+        load(with_entry(saved, newer))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"wonders": True}, "wonders: Extra inputs"),
+        ({"kind": "../unet"}, "kind: String should match"),
+        ({"label": "<script>"}, "label: String should match"),
+        ({"predictors": ["t2m", "warmth"]}, "predictors: .*unknown: warmth"),
+        ({"predictors": ["sst", "t2m"]}, "normalisation is not for the predictors"),
+        ({"predictors": ["t2m", "t2m"]}, "stands twice"),
+        ({"targets": ["t2m", "u10"]}, "lacks the target u10"),
+        ({"targets": ["msl"]}, "targets: .*unknown: msl"),
+        ({"domain": {}}, "domain: .*height"),
+        ({"domain": DOMAIN.to_dict() | {"width": 10**12}}, "domain: .*width must be"),
+        ({"domain": DOMAIN.to_dict() | {"ratio": 5}}, "domain: .*blocks of 5 x 5"),
+        ({"domain": DOMAIN.to_dict() | {"crs": "EPSG:0"}}, "domain: .*Unknown coordinate"),
+        ({"models": {}}, "models: "),
+        ({"format_version": "new"}, "format new"),
+    ],
+)
+def test_wrong_headers_are_explained(saved: Path, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(CheckpointError, match=sentence):
+        load(with_entry(saved, lambda entry: json.dumps(entry | change)))
+
+
+@pytest.mark.parametrize("entry", ["", "[]", "{}", '{"format_version": NaN}', "{", "3"])
+def test_broken_entries_are_explained(saved: Path, entry: str) -> None:
+    with pytest.raises(CheckpointError, match="not a Tramontana checkpoint"):
+        load(with_entry(saved, entry))
+
+
+def test_headers_are_checked_before_saving() -> None:
+    with pytest.raises(ValidationError, match="warmth"):
+        header(targets=("warmth",))
+
+
+# --- weights into modules
+
+
+class Module(nn.Module):
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, channels, 3)
+        self.norm = nn.BatchNorm2d(channels)
+
+
+def test_restoring_fills_a_module(tmp_path: Path) -> None:
+    original = Module()
+    state = {f"unet.{key}": tensor for key, tensor in original.state_dict().items()}
+    save(tmp_path / "a.safetensors", header(), state)
+    checkpoint = load(tmp_path / "a.safetensors")
+    with torch.device("meta"):
+        restored = Module()
+    checkpoint.restore("unet", restored)
+    for key, tensor in original.state_dict().items():
+        assert torch.equal(restored.state_dict()[key], tensor)
+    # The module has its own copy, so training it leaves the checkpoint as it was.
+    assert restored.conv.weight.requires_grad
+    with torch.no_grad():
+        restored.conv.weight.zero_()
+    assert checkpoint.tensors["unet.conv.weight"].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (lambda s: {k: v for k, v in s.items() if k != "unet.conv.bias"}, r"lacks weights.*: conv\.bias\."),
+        (lambda s: s | {"unet.extra": torch.ones(1)}, "does not know: extra"),
+        (lambda s: s | {"unet.conv.bias": torch.ones(5)}, r"conv\.bias is 5 and should be 4"),
+        (lambda s: {"unet.other": torch.ones(1)}, "and 2 more"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, state: Any, sentence: str) -> None:
+    full = {f"unet.{key}": tensor for key, tensor in Module().state_dict().items()}
+    save(tmp_path / "a.safetensors", header(), state(full))
+    with pytest.raises(CheckpointError, match=sentence):
+        load(tmp_path / "a.safetensors").restore("unet", Module())
+
+
+def test_description_has_what_people_ask_for() -> None:
+    lines = dict(describe(header()))
+    assert lines["label"] == "UNet (test)"
+    assert lines["domain"].startswith("Small, 32 x 32 cells of 2000 x 2000 m")
+    assert lines["predictors"] == "t2m, sst"
+    assert lines["model unet"] == "features 4"
+    assert lines["provenance losses"] == "validation 0.25"
