@@ -48,7 +48,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def all_downscalers(checkpoints: Path | None) -> tuple[list[Any], list[tuple[Path, str]]]:
-    """The interpolations, then the models of a folder (those that ship by default); files that are unusable."""
+    """The interpolations, then the models of a folder (those that ship by default); unusable files."""
     from core.assets import asset
     from core.downscale import find_downscalers, interpolations
 

@@ -1,4 +1,7 @@
-"""Print the table of ratios; the exit status is 1 where a required ratio is missed or results differ."""
+"""Print the table of ratios; the exit status is 1 where a required ratio is missed or results differ.
+
+``python -m benchmarks`` runs all, ``python -m benchmarks interpolation`` one group.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,25 @@ def _line(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
+GROUPS = {"interpolation": interpolation, "networks": networks}
+
+
 def main() -> int:
-    """Measure every comparison and print one row each."""
-    head = ("what", "reference", "times faster (range)", "required", "ours ms", "largest difference", "holds")
-    outcomes = [measure(row) for module in (interpolation, networks) for row in module.comparisons()]
+    """Measure every comparison of the groups named on the command line (all by default), one row each."""
+    names = sys.argv[1:] or list(GROUPS)
+    if strangers := set(names) - set(GROUPS):
+        print(f"There is no group {', '.join(sorted(strangers))}; choose from {', '.join(GROUPS)}.")
+        return 2
+    head = (
+        "what",
+        "reference",
+        "times faster (range)",
+        "required",
+        "ours, processor ms",
+        "largest difference",
+        "holds",
+    )
+    outcomes = [measure(row) for name in names for row in GROUPS[name].comparisons()]
     rows = [head, *map(_line, outcomes)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))

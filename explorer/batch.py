@@ -1,12 +1,15 @@
-"""Changes of a page that travel to the browser together."""
+"""How changes of a page travel to the browser: together, and at the right moment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import panel as pn
 from bokeh.document import Document
+from panel.io.state import set_curdoc
 
 
 @contextmanager
@@ -25,3 +28,41 @@ def together(document: Document | None = None) -> Iterator[None]:
         yield
     finally:
         document.unhold()
+
+
+class Delivery:
+    """Brings work from any thread to the event loop of one page, in order, one message each.
+
+    Panel drops changes made while a browser that has fetched the document has not reported yet that it is ready;
+    in that span the work waits.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self._loaded = False
+        self._lock = Lock()
+        self._work: deque[Callable[[], None]] = deque()
+        pn.state.onload(self._on_load)
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Run ``work`` soon, with the document locked."""
+        with self._lock:
+            self._work.append(work)
+        self.document.add_next_tick_callback(self._run)
+
+    def _on_load(self) -> None:
+        self._loaded = True
+        self.document.add_next_tick_callback(self._run)
+
+    def _run(self) -> None:
+        context = self.document.session_context
+        fetched = context is not None and context.session is not None and context.session.connection_count > 0
+        if fetched and not self._loaded:
+            return  # _on_load calls again
+        while True:
+            with self._lock:
+                if not self._work:
+                    return
+                work = self._work.popleft()
+            with set_curdoc(self.document), together(self.document):
+                work()

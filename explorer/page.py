@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
-from panel.io.state import set_curdoc
 
-from explorer.batch import together
+from explorer.batch import Delivery
 from explorer.library import Library
 from explorer.session import Session
 from explorer.settings import SettingsError, parse
@@ -201,16 +199,7 @@ def _explain(session: Session, problem: str) -> str:
 
 def build(arguments: list[str]) -> pmui.Page:
     """The page of a new visitor, connected to the document being served."""
-    document = pn.state.curdoc
-
-    def deliver(work: Callable[[], None]) -> None:
-        def run() -> None:
-            with set_curdoc(document), together(document):
-                work()
-
-        document.add_next_tick_callback(run)
-
-    session = Session(library(tuple(arguments)), deliver=deliver)
+    session = Session(library(tuple(arguments)), deliver=Delivery(pn.state.curdoc))
     pn.config.exception_handler = session.fail
     if pn.state.location is not None:
         pn.state.location.sync(session, {name: name for name in Session.STATE})

@@ -125,7 +125,7 @@ def report(
         where the static fields do not fit the domain.
     """
     terrain = prepare(domain, static, config)
-    era5, skipped = _load_era5(era5_sample, domain)
+    era5, skipped = load_era5(era5_sample, domain)
     era5_days = () if era5 is None else ERA5_DAYS
     total, done = len(days) + len(days[::2]) + len(era5_days), 0
 
@@ -138,12 +138,12 @@ def report(
 
     sample: list[tuple[xr.Dataset, xr.Dataset]] = []
     for day in days:
-        sample.append(_simulate_day(terrain, config, day, every))
+        sample.append(simulate_day(terrain, config, day, every))
         advance()
     twin = config.model_copy(update={"eddy_seed": config.eddies + 1})
     twins: list[tuple[xr.Dataset, xr.Dataset]] = []
     for day in days[::2]:
-        twins.append(_simulate_day(terrain, twin, day, every))
+        twins.append(simulate_day(terrain, twin, day, every))
         advance()
 
     scenes = Scenes()
@@ -157,16 +157,17 @@ def report(
     if era5 is not None:
         synthetic = []
         for day in era5_days:
-            synthetic.append(_simulate_day(terrain, config, day, 3)[0])
+            synthetic.append(simulate_day(terrain, config, day, 3)[0])
             advance()
         rows += era5_properties(xr.concat(synthetic, "time", data_vars="minimal"), era5, terrain)
     hours = sum(coarse.sizes["time"] for coarse, _ in sample)
     return Report(domain.name, hours, tuple(rows), tuple(skipped), scenes)
 
 
-def _simulate_day(
+def simulate_day(
     terrain: Terrain, config: NatureRunConfig, day: str, every: int
 ) -> tuple[xr.Dataset, xr.Dataset]:
+    """Every ``every``-th hour of a day: coarse and fine fields (time, y, x)."""
     times = np.datetime64(day, "ns") + np.arange(0, 24, every) * np.timedelta64(1, "h")
     hours = list(run_weeks(terrain, config, by_week(times)))
     coarse = xr.concat([hour[1] for hour in hours], "time", data_vars="minimal")
@@ -353,7 +354,8 @@ def _sample_points(era5: xr.DataArray, domain: Domain) -> _Points:
     return _Points(inside, rows, columns)
 
 
-def _load_era5(path: Path | None, domain: Domain) -> tuple[xr.DataArray | None, list[str]]:
+def load_era5(path: Path | None, domain: Domain) -> tuple[xr.DataArray | None, list[str]]:
+    """The real sample (time, latitude, longitude) [K], or None and the reason it can't be compared with."""
     if path is None or not Path(path).exists():
         return None, ["Comparison with ERA5: no sample of real ERA5 temperature was given or found."]
     with xr.open_dataset(path) as dataset:

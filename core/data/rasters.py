@@ -18,7 +18,7 @@ import rasterio.errors
 import rasterio.warp
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.transform import Affine, from_origin
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from core.domain import Grid
@@ -201,18 +201,19 @@ class _Source:
             found = True
         if not found:
             return None
-        return _Part(array, transform * Affine.translation(columns[0], rows[0]))
+        west, north = _point(transform, columns[0], rows[0])
+        return _Part(array, Affine(transform.a, 0.0, west, 0.0, transform.e, north))
 
     def _window(self, tile: _Tile) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """First and last row and column under a tile, beyond the raster too; None out of its projection."""
         height, width = tile.shape
-        left, top = tile.transform * (0, 0)
-        right, bottom = tile.transform * (width, height)
+        left, top = _point(tile.transform, 0, 0)
+        right, bottom = _point(tile.transform, width, height)
         bounds = rasterio.warp.transform_bounds(tile.crs, self.crs, left, bottom, right, top, densify_pts=21)
         if not np.isfinite(bounds).all():
             return None
         inverse = ~self.dataset.transform
-        corners = [inverse * (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
+        corners = [_point(inverse, x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
         low = np.floor(np.min(corners, axis=0)).astype(int) - PADDING
         high = np.ceil(np.max(corners, axis=0)).astype(int) + PADDING
         return (int(low[1]), int(high[1])), (int(low[0]), int(high[0]))
@@ -254,6 +255,11 @@ def _opened(path: str | Path) -> Iterator[_Source]:
         yield _Source(name, dataset, crs)
 
 
+def _point(transform: Affine, column: float, row: float) -> tuple[float, float]:
+    """Where an upright transform puts a column and row, or its inverse an x and y."""
+    return transform.a * column + transform.c, transform.e * row + transform.f
+
+
 def _guess_crs(dataset: Any) -> Any:
     """Longitude and latitude where bounds look like degrees: NetCDF files often leave the system out."""
     left, bottom, right, top = dataset.bounds
@@ -266,18 +272,18 @@ def _pixels_per_cell(source: _Source, grid: Grid) -> float:
     """Pixels of the raster along one side of a cell, in the middle of the grid."""
     row, column = (size // 2 for size in grid.shape)
     tile = _tile(grid, row, row + 1, column, column + 1)
-    x, y = tile.transform * (0.0, 0.0)
-    right, bottom = tile.transform * (1.0, 1.0)
+    x, y = _point(tile.transform, 0, 0)
+    right, bottom = _point(tile.transform, 1, 1)
     xs, ys = rasterio.warp.transform(grid.crs, source.crs, [x, right, x], [y, y, bottom])
     inverse = ~source.dataset.transform
-    (c0, r0), (c1, r1), (c2, r2) = (inverse * point for point in zip(xs, ys, strict=True))
+    (c0, r0), (c1, r1), (c2, r2) = (_point(inverse, *point) for point in zip(xs, ys, strict=True))
     # Square root of the cell's area in pixels.
     return float(np.sqrt(abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))))
 
 
 def _tile(grid: Grid, top: int, bottom: int, left: int, right: int) -> _Tile:
     west, _, _, north = grid.extent
-    corner = from_origin(west + left * grid.dx, north - top * grid.dy, grid.dx, grid.dy)
+    corner = Affine(grid.dx, 0.0, west + left * grid.dx, 0.0, -grid.dy, north - top * grid.dy)
     return _Tile(slice(top, bottom), slice(left, right), corner, grid.crs)
 
 
@@ -301,13 +307,14 @@ def _warp(
     height, width = tile.shape
     missing = np.nan if np.issubdtype(array.dtype, np.floating) else None
     target = np.zeros((height * samples, width * samples), array.dtype)
+    cell = tile.transform
     rasterio.warp.reproject(
         array,
         target,
         src_transform=transform,
         src_crs=crs,
         src_nodata=missing,
-        dst_transform=tile.transform * Affine.scale(1 / samples),
+        dst_transform=Affine(cell.a / samples, 0.0, cell.c, 0.0, cell.e / samples, cell.f),
         dst_crs=tile.crs,
         dst_nodata=missing,
         resampling=method,

@@ -216,7 +216,7 @@ def build_static(
 
 
 def _fill_cover(cover: FloatArray, land: FloatArray) -> tuple[FloatArray, int]:
-    """Class fractions that sum to ``land``, and in how many cells they come from the nearest cell with any."""
+    """Class fractions that sum to ``land``, and in how many cells they come from the nearest with any."""
     total = cover.sum(axis=0)
     bare = total == 0
     nearest = ndimage.distance_transform_edt(bare, return_distances=False, return_indices=True)
@@ -233,6 +233,9 @@ def save_static(static: xr.Dataset, path: str | Path) -> Path:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StaticError(f"{path} can't be written: {error.strerror or error}.") from error
+    try:
         static.to_netcdf(
             temporary,
             engine="h5netcdf",

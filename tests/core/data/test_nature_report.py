@@ -5,8 +5,20 @@ import pytest
 import xarray as xr
 from scipy.interpolate import interp1d
 
-from core.data.nature_report import Report, Row, Scenes, block_average, plot_report, quadratic, report
+from core.data.nature_report import (
+    Report,
+    Row,
+    Scenes,
+    block_average,
+    era5_properties,
+    load_era5,
+    plot_report,
+    quadratic,
+    report,
+    simulate_day,
+)
 from core.data.nature_run import NatureRunConfig
+from core.data.nature_run.run import prepare
 from core.data.statics import load_italy_static
 from core.domain import Domain
 
@@ -37,7 +49,7 @@ def short(domain, static) -> tuple[Report, list[tuple[int, int]]]:
     result = report(
         domain,
         static,
-        NatureRunConfig(),
+        NatureRunConfig(spin_up=8),
         days=("2016-01-04", "2016-07-11"),
         every=6,
         progress=lambda done, total: steps.append((done, total)),
@@ -67,20 +79,27 @@ def test_without_a_sample_the_comparison_is_named_as_skipped(short):
 
 
 def test_comparable_with_real_era5(domain, static, shared_data):
-    result = report(
-        domain,
-        static,
-        NatureRunConfig(),
-        era5_sample=shared_data / "era5_t2m_italy_3h_2022-05_06.nc",
-        days=("2016-07-11",),
-        every=6,
-    )
-    rows = {row.name: row for row in result.rows if row.name.startswith("ERA5")}
+    with xr.open_dataset(shared_data / "era5_t2m_italy_3h_2022-05_06.nc") as dataset:
+        sample = dataset["t2m"].load()
+    config = NatureRunConfig(spin_up=8)
+    terrain = prepare(domain, static, config)
+    day, _ = simulate_day(terrain, config, "2022-05-23", 3)
+    rows = {row.name: row for row in era5_properties(day, sample, terrain)}
     assert len(rows) == 5
-    # The range of two months is that of synoptic changes too, which four days over a part of Italy can't have.
+    # The range of two real months is that of synoptic changes too, which one day can't have.
     wide = rows.pop("ERA5 sample: range, 1st to 99th percentile")
-    assert 0.5 < wide.value < 1.5
+    assert 0.3 < wide.value < 1.5
     assert [f"{row.name}: {row.formatted_value}" for row in rows.values() if not row.holds] == []
+
+
+def test_a_sample_elsewhere_is_skipped(domain, static, tmp_path):
+    axes = {"latitude": np.linspace(5.0, 0.0, 4), "longitude": np.linspace(0.0, 5.0, 4)}
+    coords = {"time": np.datetime64("2022-05-01", "ns") + np.arange(8) * np.timedelta64(3, "h"), **axes}
+    far = xr.DataArray(np.full((8, 4, 4), 300.0), coords, ("time", "latitude", "longitude"), name="t2m")
+    far.to_netcdf(tmp_path / "far.nc")
+    sample, skipped = load_era5(tmp_path / "far.nc", domain)
+    assert sample is None
+    assert "too little" in skipped[0]
 
 
 def test_picture(short, tmp_path):

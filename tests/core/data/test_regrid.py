@@ -124,6 +124,19 @@ def test_conservative_equals_brute_force_sampling():
         assert regridded[row, column] == pytest.approx(field[j, i].mean(), abs=3e-3)
 
 
+def test_edges_of_large_cells_are_curved():
+    # Cells of 250 km: between their corners straight edges leave the parallels by up to a kilometre.
+    grid = Grid(np.array([4.2e6, 4.45e6]), np.array([2.7e6, 2.45e6]))
+    latitude = np.arange(38.0, 52.0, 0.05)
+    longitude = np.arange(5.0, 17.0, 0.05)
+    field = np.broadcast_to(latitude[:, None], (latitude.size, longitude.size))
+    offset = (np.arange(400) + 0.5) / 400 - 0.5
+    x, y = np.meshgrid(grid.x[0] + offset * grid.dx, grid.y[0] + offset * grid.dy)
+    _, sampled = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True).transform(x, y)
+    mean = _apply(conservative(longitude, latitude, grid), field)[0, 0]
+    assert mean == pytest.approx(sampled.mean(), abs=1e-3)
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 10_000), step=st.sampled_from([0.2, 0.5, 1.25]), crs=st.sampled_from(["laea", "utm"])

@@ -78,10 +78,10 @@ def test_class_fractions(elevation, tmp_path):
     assert static["land_cover"].shape == (LAND_COVER_CLASSES, *DOMAIN.fine.shape)
     assert static["land_cover"].sel({"class": 12}).values[8:, 16:].min() == 1
     assert static["land_cover"].sel({"class": 1}).values[:8, 16:].min() == 1
-    np.testing.assert_array_equal(static["land_cover"].sum("class").values, static["land_fraction"].values)
+    np.testing.assert_allclose(static["land_cover"].sum("class"), static["land_fraction"], atol=1e-6)
     assert static["land_fraction"].values[:, :16].max() == 0
     with pytest.raises(StaticError, match="none of the classes"):
-        build_static(DOMAIN, elevation=path, land_cover=cover, classes={99: 1})
+        build_static(DOMAIN, elevation=path, land_cover=cover, classes={12: 0, 17: 0, 30: 0})
 
 
 def test_partial_coverage_is_said(tmp_path):
@@ -114,6 +114,109 @@ def test_netcdf_elevation(tmp_path, elevation):
     data.to_netcdf(tmp_path / "dem.nc")
     static = build_static(DOMAIN, elevation=f"netcdf:{tmp_path / 'dem.nc'}:z")
     np.testing.assert_allclose(static["orography"].values, values[:16, :32], rtol=1e-5)
+
+
+def on_domain(tmp_path, name, values, cells=1):
+    """A raster that covers the domain exactly, ``cells`` pixels along one side of a fine cell."""
+    left, _, _, top = DOMAIN.fine.extent
+    return write_raster(tmp_path / f"{name}.tif", values, left=left, top=top, spacing=2000.0 / cells)
+
+
+def test_no_depths_over_sea(tmp_path):
+    """Bathymetry counts as 0 m; a polder that the mask knows as land keeps its negative height."""
+    values = np.full((16, 32), -2500.0, np.float32)
+    values[:, 8:] = 100.0
+    values[:, 31] = -4.0
+    values[:8, 8] = -10.0
+    dem = on_domain(tmp_path, "bathymetry", values)
+    static = build_static(DOMAIN, elevation=dem)
+    np.testing.assert_array_equal(static["orography"].values[:, :8], 0.0)
+    np.testing.assert_array_equal(static["land_fraction"].values[:, :8], 0.0)
+    assert static["orography"].values.min() == 0
+    mask = np.ones((64, 128), np.uint8)
+    mask[:, :32] = 0
+    mask[:, 32:34] = 0  # half of the ninth column of cells
+    static = build_static(DOMAIN, elevation=dem, land_mask=on_domain(tmp_path, "mask", mask, cells=4))
+    np.testing.assert_allclose(static["land_fraction"].values[:, 8], 0.5)
+    np.testing.assert_array_equal(static["orography"].values[:8, 8], 0.0)
+    np.testing.assert_array_equal(static["orography"].values[8:, 8], 100.0)
+    np.testing.assert_array_equal(static["orography"].values[:, 31], -4.0)
+    np.testing.assert_array_equal(static["orography"].values[:, :8], 0.0)
+
+
+def test_missing_pixels_of_a_coast_are_sea(tmp_path):
+    """A cell half under heights of 80 m and half under missing pixels is 40 m high if half of it is land."""
+    values = np.full((64, 128), 80.0, np.float32)
+    values[:, :2] = np.nan
+    values[40:42, 80:82] = np.nan
+    mask = np.ones((64, 128), np.uint8)
+    mask[:, :2] = 0
+    static = build_static(
+        DOMAIN,
+        elevation=on_domain(tmp_path, "dem", values, cells=4),
+        land_mask=on_domain(tmp_path, "mask", mask, cells=4),
+    )
+    np.testing.assert_allclose(static["orography"].values[:, 0], 40.0)
+    # A void inland is no sea.
+    np.testing.assert_allclose(static["orography"].values[:, 1:], 80.0)
+    assert "cover all of Small" in static.attrs["coverage"]
+
+
+def test_land_cover_follows_the_land_mask(tmp_path, elevation):
+    """Islands that the land-cover map takes for water get the nearest class."""
+    classes = np.zeros((16, 32), np.uint8)
+    classes[:, 10:] = 12
+    classes[:, 25:] = 5
+    mask = np.zeros((16, 32), np.uint8)
+    mask[:, 4:20] = 1
+    static = build_static(
+        DOMAIN,
+        elevation=elevation[0],
+        land_cover=on_domain(tmp_path, "cover", classes),
+        land_mask=on_domain(tmp_path, "mask", mask),
+    )
+    np.testing.assert_array_equal(static["land_fraction"].values, mask)
+    np.testing.assert_allclose(static["land_cover"].sum("class"), mask, atol=1e-6)
+    np.testing.assert_array_equal(static["land_cover"].sel({"class": 12}), mask)
+    assert static.attrs["coverage"].startswith(f"{16 * 6} cells of land without a land-cover class")
+
+
+def test_another_legend_is_not_taken_for_igbp(tmp_path, elevation):
+    numbers = np.full((16, 32), 44, np.uint8)
+    numbers[:, :8] = 23
+    cover = on_domain(tmp_path, "corine", numbers)
+    with pytest.raises(StaticError, match=r"corine\.tif holds the class numbers 23, 44, which the legend"):
+        build_static(DOMAIN, elevation=elevation[0], land_cover=cover)
+    legend = {number: f"my class {number}" for number in range(1, 17)}
+    static = build_static(
+        DOMAIN, elevation=elevation[0], land_cover=cover, classes={23: 3, 44: 0}, legend=legend
+    )
+    assert static["land_fraction"].values.mean() == pytest.approx(0.25)
+    read = load_static(save_static(static, tmp_path / "s.nc"), DOMAIN)
+    assert read["land_cover"].attrs["flag_meanings"].startswith("my_class_1 my_class_2 ")
+    del static["land_cover"].attrs["flag_meanings"]
+    with pytest.raises(StaticError, match=r"16 numbers .* but 0 names"):
+        load_static(save_static(static, tmp_path / "s.nc"), DOMAIN)
+
+
+def test_land_beyond_the_elevation_model(tmp_path):
+    """It can't be kept without a height; the report says so."""
+    dem = on_domain(tmp_path, "half", np.full((16, 16), 50.0, np.float32))
+    cover = on_domain(tmp_path, "cover", np.full((16, 32), 12, np.uint8))
+    static = build_static(DOMAIN, elevation=dem, land_cover=cover)
+    np.testing.assert_array_equal(static["land_fraction"].values[:, :19], 1.0)
+    np.testing.assert_array_equal(static["orography"].values[:, :19], 50.0)
+    for name in ("land_fraction", "orography", "land_cover"):
+        assert not static[name].values[..., 19:].any()
+    assert "48 cells of land without elevation" in static.attrs["coverage"]
+    assert "The elevation model covers 50% of Small" in static.attrs["coverage"]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, elevation):
+    (tmp_path / "folder").write_text("a file in the way")
+    with pytest.raises(StaticError, match="can't be written"):
+        save_static(build_static(DOMAIN, elevation=elevation[0]), tmp_path / "folder" / "s.nc")
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_wrong_rasters_are_refused_with_a_sentence(tmp_path, elevation):
