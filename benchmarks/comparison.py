@@ -53,7 +53,7 @@ def _best(function: Callable[[], Any], seconds: float) -> float:
     return best
 
 
-def measure(comparison: Comparison, *, rounds: int = 7, seconds: float = 0.2) -> Outcome:
+def measure(comparison: Comparison, *, rounds: int = 5, seconds: float = 0.1) -> Outcome:
     """Time both in turns, so that what else the machine does touches both alike.
 
     Processor time of all threads, not time on the clock: on a busy machine the clock goes on while a

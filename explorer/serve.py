@@ -14,7 +14,7 @@ APP = Path(__file__).with_name("app.py")
 PORTS_TRIED = 50
 
 
-class ServeError(RuntimeError):
+class ServeError(OSError):
     """The page can't be served; the message says why and how to mend it."""
 
 

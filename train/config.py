@@ -46,6 +46,11 @@ class UNetTrainConfig(BaseModel):
 
     features: tuple[Positive, ...] = Field((64, 128, 256, 512), min_length=1, description="channels by level")
     batchnorm_momentum: float = Field(0.1, gt=0, le=1, description="weight of the newest batch statistics")
+    batchnorm_steps: Positive | None = Field(
+        None,
+        description="steps that normalise by the statistics of their batch; later ones by those collected "
+        "until then, as in use; null: all steps",
+    )
 
     batch: Positive = Field(4, description="samples in a step")
     steps: Positive = Field(description="steps in all; a multiple of validate_every")

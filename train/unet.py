@@ -97,6 +97,7 @@ class UNetTask(LightningModule):
         self._started = time.monotonic()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._fix_statistics()
         progress = self.global_step / self.config.steps
         left = self.budget_left()
         if left is not None:
@@ -111,6 +112,18 @@ class UNetTask(LightningModule):
         )
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
+
+    def _fix_statistics(self) -> None:
+        """From ``batchnorm_steps`` on, normalise as the finished model will.
+
+        The mean over a small batch takes the temperature level of its hours away, and no later layer can
+        bring it back: with batch statistics to the end, a few hours a step leave errors of kelvins.
+        """
+        if self.config.batchnorm_steps is None or self.global_step < self.config.batchnorm_steps:
+            return
+        for module in self.unet.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss = nn.functional.mse_loss(self.unet(batch["coarse"], batch["static"]), batch["target"])
