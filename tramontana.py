@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from csv import reader as csv_reader
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -142,17 +143,32 @@ def ingest_era5(
     files: Annotated[list[Path], typer.Argument(help="NetCDF files (or a zip of them) from the CDS.")],
     out_path: Annotated[Path, typer.Option("--out", help="Store to make.")],
     append: Annotated[bool, typer.Option("--append", help="Add later hours to an existing store.")] = False,
+    static: Annotated[
+        Path | None, typer.Option(help="Static fields from `tramontana statics` instead of those that ship.")
+    ] = None,
 ) -> None:
     """Regrid ERA5 files to the coarse grid of Italy. Any subset of the 14 predictors, any area."""
     from core.data.era5 import ingest as run
-    from core.data.statics import load_italy_static
+    from core.data.statics import load_italy_static, load_static
     from core.domain import ITALY
 
+    fields = load_italy_static() if static is None else load_static(static, ITALY)
     with progress_bar("ERA5") as progress:
-        report = run(files, out_path, ITALY, static=load_italy_static(), append=append, progress=progress)
+        report = run(files, out_path, ITALY, static=fields, append=append, progress=progress)
     for line in report.sentences():
         out.print(line, highlight=False)
     show_store(out_path)
+
+
+def read_classes(path: Path) -> dict[int, int]:
+    """Land-cover numbers and the classes they belong to, from a CSV file with two columns."""
+    try:
+        with path.open(newline="") as file:
+            return {int(number): int(target) for number, target in csv_reader(file)}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must have two whole numbers in every line, number and class, without a header: {error}."
+        ) from error
 
 
 @app.command()
@@ -160,6 +176,10 @@ def statics(
     elevation: Annotated[Path, typer.Option(help="Elevation model, GeoTIFF or NetCDF, metres.")],
     out_path: Annotated[Path, typer.Option("--out", help="NetCDF file to write.")],
     land_cover: Annotated[Path | None, typer.Option(help="Land-cover classes, GeoTIFF or NetCDF.")] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="CSV of `number,class` (1-16 IGBP, 0 water) for land cover with other numbers."),
+    ] = None,
     land_mask: Annotated[Path | None, typer.Option(help="Land fraction or mask, GeoTIFF or NetCDF.")] = None,
     store: Annotated[
         Path | None, typer.Option(help="Take the domain of this store instead of Italy.")
@@ -171,9 +191,16 @@ def statics(
     from core.domain import ITALY
 
     domain = ITALY if store is None else Store.open(store).domain
-    static = build_static(domain, elevation=elevation, land_cover=land_cover, land_mask=land_mask)
+    static = build_static(
+        domain,
+        elevation=elevation,
+        land_cover=land_cover,
+        land_mask=land_mask,
+        classes=None if classes is None else read_classes(classes),
+    )
     save_static(static, out_path)
     out.print(f"Wrote {out_path}: {', '.join(map(str, static.data_vars))}.", highlight=False)
+    out.print(static.attrs["coverage"], highlight=False)
 
 
 @app.command()

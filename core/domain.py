@@ -20,6 +20,9 @@ from pyproj import CRS, Transformer
 
 FloatArray = NDArray[np.float64]
 
+MOST_CELLS = 100_000
+"""Rows or columns beyond which a description is taken for corrupt."""
+
 
 class DomainError(ValueError):
     """A grid or domain that contradicts itself; the message says what and how to mend it."""
@@ -260,6 +263,9 @@ class Domain:
     def from_dict(cls, values: Mapping[str, Any]) -> Domain:
         """The domain that :meth:`to_dict` described. Raises DomainError if a value is missing or wrong."""
         try:
+            # Descriptions come from files, which must not make a program ask for all memory.
+            if max(int(values["height"]), int(values["width"])) > MOST_CELLS:
+                raise DomainError(f"A domain may have at most {MOST_CELLS} rows and columns.")
             grid = Grid(
                 float(values["left"])
                 + float(values["dx"]) * np.arange(int(values["width"]), dtype=np.float64),

@@ -55,13 +55,12 @@ class Explorer:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.sidebar = Sidebar(session)
-        self.maps = Maps(session)
-        self._views: dict[str, pn.viewable.Viewer] = {"maps": self.maps}
+        self._views: dict[str, pn.viewable.Viewer] = {}
         self._problem = block(sizing_mode="stretch_both", css_classes=["problem"])
         self._error = _alert("error")
         self._note = _alert("info")
         self._body = pn.Column(sizing_mode="stretch_both", margin=0, styles={"min-height": "0"})
-        self._badge = block(sizing_mode="fixed", width=104, height=24, margin=(0, 12))
+        self._badge = block(sizing_mode="fixed", width=104, height=22, margin=(0, 12), align="center")
         self._switch = pmui.RadioButtonGroup(
             label="",
             options={"Maps": "maps", "Scores": "scores", "About": "about"},
@@ -69,6 +68,7 @@ class Explorer:
             size="small",
             margin=(0, 12),
             sx=SWITCH,
+            align="center",
             css_classes=["view-switch"],
         )
         self._switch.param.watch(lambda event: self._choose_view(event.new), "value")
@@ -142,7 +142,10 @@ class Explorer:
         )  # fmt: skip
 
     def _update_body(self, *_: object) -> None:
-        """The chosen view, or why there is none. Views stay once made, hidden while another shows."""
+        """The chosen view, or why there is none.
+
+        Views are made when they are first looked at, and stay, hidden while another shows.
+        """
         session = self.session
         self._switch.value = session.view
         problem = session.problem
@@ -158,6 +161,8 @@ class Explorer:
             self._body.objects = wanted
 
     def _make(self, view: str) -> pn.viewable.Viewer:
+        if view == "maps":
+            return Maps(self.session)
         if view == "about":
             return About(self.session)
         from explorer.views.scores import Scores  # brings HoloViews, which only this view needs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -77,18 +77,23 @@ def to_csv(rows: Iterable[Score], *, store: str, hour: str, region: str, variabl
     return text.getvalue()
 
 
-def error_distribution(
-    forecast: FloatField, truth: FloatField, window: Window, domain: Domain, bins: int = 81
-) -> tuple[np.ndarray, np.ndarray]:
-    """(bin centres in display units, share of cells in percent) of forecast - truth over ``window``.
+def error_distributions(
+    fields: Sequence[tuple[str, FloatField, FloatField]], window: Window, domain: Domain, bins: int = 81
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(key, bin centres [display units], density [percent of cells per unit]) of forecast - truth.
 
-    The bins span the central 99.8 % of the errors, symmetric about zero.
+    ``fields`` are (key, forecast, truth), each (H, W). All share the bins, which span the central 99.8 % of
+    the widest errors, symmetric about zero.
     """
-    rows, columns = window.slices(domain.fine)
-    errors = (forecast[rows, columns] - truth[rows, columns]).ravel()
-    errors = errors[np.isfinite(errors)]
-    if not errors.size:
-        return np.empty(0), np.empty(0)
-    bound = max(float(np.quantile(np.abs(errors), 0.998)), 1e-3)
-    counts, edges = np.histogram(errors, bins=bins, range=(-bound, bound))
-    return (edges[1:] + edges[:-1]) / 2, 100 * counts / errors.size
+    cut = window.slices(domain.fine)
+    errors = [(key, (forecast[cut] - truth[cut]).ravel()) for key, forecast, truth in fields]
+    errors = [(key, values[np.isfinite(values)]) for key, values in errors]
+    errors = [(key, values) for key, values in errors if values.size]
+    if not errors:
+        return []
+    bound = max(1e-3, *(float(np.quantile(np.abs(values), 0.998)) for _, values in errors))
+    edges = np.linspace(-bound, bound, bins + 1)
+    centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    return [
+        (key, centres, 100 * np.histogram(values, edges)[0] / values.size / width) for key, values in errors
+    ]

@@ -47,13 +47,15 @@ def find_run(
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        config, data, _ = record["config"], record["data"], record["normalization"]
+        config, data, _ = dict(record["config"]), record["data"], record["normalization"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainError(
             f"{path} is not the record of a training run; choose another folder with --out."
         ) from error
     if fresh:
-        for name in (LAST, BEST, RECORD):
+        # A result left behind would make the new run look finished.
+        result = f"{Path(str(config.get('name'))).name}.safetensors"
+        for name in (result, LAST, BEST, RECORD):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / LOGS, ignore_errors=True)
         return None

@@ -9,12 +9,15 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 import panel_material_ui as pmui
+from bokeh.models import ColumnDataSource, DataRange1d, FactorRange, Span
+from bokeh.plotting import figure
 
-from explorer.scores import NAMES, WITH_UNITS, Score, best, error_distribution, to_csv
+from explorer.scores import NAMES, WITH_UNITS, Score, best, error_distributions, to_csv
 from explorer.session import ScoreTable, Session, show_hour
 from explorer.style import SERIES, block, message, text
 
 hv.extension("bokeh", logo=False)
+hv.renderer("bokeh").webgl = False  # slower than the canvas on machines without a graphics card
 
 
 class Scores(pn.viewable.Viewer):
@@ -26,7 +29,15 @@ class Scores(pn.viewable.Viewer):
         self._colours: dict[str, str] = {}
         self._head = block(min_width=200)
         self._table = block(css_classes=["score-table"])
-        self._bars = pn.pane.HoloViews(sizing_mode="stretch_width", margin=0, linked_axes=False)
+        self._source = ColumnDataSource(data={name: [] for name in ("key", "colour", *NAMES)})
+        self._rows = FactorRange()
+        self._charts: dict[str, figure] = {}
+        self._make_bars()
+        self._bars = pn.Row(
+            *(pn.pane.Bokeh(plot, sizing_mode="stretch_width", margin=0) for plot in self._charts.values()),
+            sizing_mode="stretch_width",
+            margin=(14, 0, 10, 0),
+        )
         self._errors = pn.pane.HoloViews(sizing_mode="stretch_width", margin=0, linked_axes=False)
         self._download = pmui.FileDownload(
             callback=self._csv,
@@ -87,7 +98,7 @@ class Scores(pn.viewable.Viewer):
         for row in table.rows:
             self._colours.setdefault(row.key, SERIES[len(self._colours) % len(SERIES)])
         self._table.object = self._html(table)
-        self._bars.object = self._make_bars(table)
+        self._update_bars(table)
         self._errors.object = self._make_errors(table)
 
     def _html(self, table: ScoreTable) -> str:
@@ -108,56 +119,56 @@ class Scores(pn.viewable.Viewer):
         )
         return f"<table><thead><tr><th scope='col'>Downscaler</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
-    def _make_bars(self, table: ScoreTable) -> hv.Layout:
+    def _make_bars(self) -> None:
         """One small bar chart per metric; colours and order are those of the table."""
-        units = table.quantity.difference_units
-        charts = []
-        for metric, name in NAMES.items():
-            values = [
-                (str(i), getattr(row, metric), self._colours[row.key]) for i, row in enumerate(table.rows)
-            ]
-            title = f"{name} [{units}]" if metric in WITH_UNITS else name
-            bars = hv.Bars(values, "downscaler", [(metric, title), "colour"]).opts(
-                color="colour",
-                line_color=None,
-                invert_axes=True,
-                invert_yaxis=True,
-                bar_width=0.72,
-                title=title,
-                xlabel="",
-                ylabel="",
-                xaxis=None,
-                toolbar=None,
-                default_tools=[],
-                responsive=True,
-                height=84 + 26 * len(values),
-                show_grid=True,
-                gridstyle={"ygrid_line_color": None},
+        for metric in NAMES:
+            plot = figure(
+                name=f"bars-{metric}",
+                y_range=self._rows,
+                x_range=DataRange1d(range_padding=0.12),
+                height=120,
+                sizing_mode="stretch_width",
+                min_width=90,
+                min_border_left=6,
+                min_border_right=10,
+                toolbar_location=None,
+                tools="",
+                title=NAMES[metric],
+                outline_line_color=None,
+                output_backend="canvas",
             )
-            charts.append(bars * hv.HLine(0).opts(color="gray", line_width=1) if metric == "bias" else bars)
-        return (
-            hv.Layout(charts)
-            .cols(len(charts))
-            .opts(shared_axes=False, toolbar=None, sizing_mode="stretch_width")
-        )
+            plot.hbar(y="key", left=0, right=metric, height=0.7, color="colour", source=self._source)
+            plot.add_layout(Span(location=0, dimension="height", line_color="#888888", line_width=1))
+            plot.yaxis.visible = False
+            plot.ygrid.visible = False
+            plot.xaxis.ticker.desired_num_ticks = 4
+            plot.xaxis.ticker.num_minor_ticks = 0
+            self._charts[metric] = plot
+
+    def _update_bars(self, table: ScoreTable) -> None:
+        units = table.quantity.difference_units
+        keys = [row.key for row in table.rows]
+        self._rows.factors = keys[::-1]
+        self._source.data = {
+            "key": keys,
+            "colour": [self._colours[key] for key in keys],
+            **{metric: [getattr(row, metric) for row in table.rows] for metric in NAMES},
+        }
+        for metric, plot in self._charts.items():
+            plot.title.text = f"{NAMES[metric]} [{units}]" if metric in WITH_UNITS else NAMES[metric]
+            plot.height = 66 + 26 * len(keys)
 
     def _make_errors(self, table: ScoreTable) -> hv.Overlay:
         """How often an error of which size occurs, a curve per downscaler."""
         session, snapshot = self.session, self.session.snapshot
         units = table.quantity.difference_units
+        found = [(key, v, truth) for key, v, truth in session.scored_fields() if table.get(key) is not None]
+        domain = snapshot.opened.domain
         curves = []
-        for key, values, truth in session.scored_fields():
-            row = table.get(key)
-            if row is None:
-                continue
-            centres, share = error_distribution(values, truth, table.window, snapshot.opened.domain)
-            curves.append(
-                hv.Curve(
-                    (centres, share),
-                    ("error", f"forecast − truth [{units}]"),
-                    ("share", "share of cells [%]"),
-                ).opts(color=self._colours[key], line_width=2)
-            )
+        for key, centres, density in error_distributions(found, table.window, domain):
+            axes = ("error", f"forecast − truth [{units}]"), ("density", f"share of cells [% per {units}]")
+            curve = hv.Curve((centres, density), *axes)
+            curves.append(curve.opts(color=self._colours[key], line_width=2))
         curves.append(hv.VLine(0).opts(color="gray", line_width=1))
         return hv.Overlay(curves).opts(
             title="Distribution of errors",

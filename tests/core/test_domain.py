@@ -85,6 +85,8 @@ def test_wrong_domains_are_refused_with_a_sentence():
         small(supergrid_cell=9)
     with pytest.raises(DomainError, match="needs a name"):
         Domain(" ", ITALY.fine, 8)
+    with pytest.raises(DomainError, match="at most 100000 rows"):
+        Domain.from_dict({**ITALY.to_dict(), "width": 10**12})
     with pytest.raises(DomainError, match="incomplete"):
         Domain.from_dict({"name": "Nowhere"})
 

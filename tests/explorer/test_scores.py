@@ -8,7 +8,7 @@ import pytest
 
 from core.regions import whole_window
 from explorer.results import Results
-from explorer.scores import Score, best, compute_score, error_distribution, to_csv
+from explorer.scores import Score, best, compute_score, error_distributions, to_csv
 from tests.explorer.conftest import DOMAIN
 
 ROWS = [
@@ -46,12 +46,19 @@ def test_csv_can_be_read_back():
 
 def test_error_distribution_counts_the_cells():
     truth = np.zeros((64, 48), "f4")
-    forecast = np.where(np.arange(48) < 12, 1.0, -1.0).astype("f4") * np.ones((64, 1), "f4")
-    centres, share = error_distribution(forecast, truth, whole_window(DOMAIN), DOMAIN, bins=2)
-    assert centres[0] == -centres[1]
-    np.testing.assert_allclose(share, [75, 25])
+    narrow = np.where(np.arange(48) < 12, 1.0, -1.0).astype("f4") * np.ones((64, 1), "f4")
+    wide = np.full((64, 48), 2.0, "f4")
+    fields = [("narrow", narrow, truth), ("wide", wide, truth)]
+    (key, centres, density), (_, other, wide_density) = error_distributions(
+        fields, whole_window(DOMAIN), DOMAIN, bins=4
+    )
+    assert key == "narrow"
+    np.testing.assert_allclose(centres, [-1.5, -0.5, 0.5, 1.5])
+    np.testing.assert_array_equal(centres, other)
+    np.testing.assert_allclose(density, [0, 75, 0, 25])
+    np.testing.assert_allclose(wide_density, [0, 0, 0, 100])
 
 
 def test_error_distribution_of_nothing_is_empty():
     nothing = np.full((64, 48), np.nan, "f4")
-    assert error_distribution(nothing, nothing, whole_window(DOMAIN), DOMAIN)[0].size == 0
+    assert error_distributions([("x", nothing, nothing)], whole_window(DOMAIN), DOMAIN) == []

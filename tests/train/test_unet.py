@@ -14,6 +14,8 @@ import torch
 
 from core.checkpoint import load
 from core.data.samples import Normalization, split
+from core.downscale import find_downscalers
+from core.evaluate import evaluate_hours
 from core.models.unet import UNet, UNetConfig
 from core.variables import PREDICTORS
 from tests.synthetic_store import hours_of_weeks, make_store
@@ -124,6 +126,33 @@ def test_training_stops_early_without_improvement(store, tmp_path):
     losses = list(said["validation_losses"].values())
     assert said["steps_in_all"] < 80
     assert len(losses) == int(np.argmin(losses)) + 1 + 2
+
+
+def test_statistics_stand_still_after_the_first_steps(store, tmp_path):
+    settings = config("batchnorm_steps=4")
+    with pytest.raises(Killed):
+        train_unet(settings, store.path, tmp_path / "run", progress=kill_at(9))
+    states = [torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]]
+    train_unet(settings, store.path, tmp_path / "run")
+    states.append(torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"])
+    for name, tensor in states[0].items():
+        still = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(tensor, states[1][name]) is still, name
+        if name.endswith("num_batches_tracked"):
+            assert tensor == 4
+    train_unet(settings, store.path, tmp_path / "whole")
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_file_runs_as_a_downscaler(store, whole):
+    (downscaler,), unreadable = find_downscalers(whole[0])
+    assert unreadable == []
+    assert downscaler.obstacles(store.contents, store.domain) == []
+    hours = _draw(split(store.hours).validation, 4, seed=0)
+    scores = evaluate_hours(store, [downscaler], hours)
+    pooled = float((scores["rmse"] ** 2).mean() ** 0.5)
+    said = load(whole[0] / "unet-tiny.safetensors").header.provenance
+    assert pooled == pytest.approx(said["validation_rmse"]["t2m"], rel=1e-4)
 
 
 def test_several_targets_and_half_precision(tmp_path):
@@ -323,8 +352,12 @@ def test_other_data_is_refused(whole, tmp_path):
 
 
 def test_starting_over_removes_the_run_that_is_there(store, tmp_path):
-    train_unet(config("steps=4"), store.path, tmp_path / "run")
-    path = train_unet(config("steps=4", "seed=5"), store.path, tmp_path / "run", resume=False)
+    folder, settings = tmp_path / "run", config("steps=4", "seed=5")
+    path = train_unet(config("steps=4"), store.path, folder)
+    with pytest.raises(Killed):
+        train_unet(settings, store.path, folder, resume=False, progress=kill_at(2))
+    assert not path.exists()
+    assert train_unet(settings, store.path, folder) == path
     said = load(path).header.provenance
     assert said["config"]["seed"] == 5
     assert said["steps_in_all"] == 4
