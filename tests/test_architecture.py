@@ -39,11 +39,11 @@ def imported_packages(source: str) -> set[str]:
 def calls_torch_load(source: str) -> bool:
     """Whether a module mentions ``torch.load``, by attribute or by import."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and node.attr == "load":
-            if isinstance(node.value, ast.Name) and node.value.id == "torch":
-                return True
-        elif isinstance(node, ast.ImportFrom) and node.module == "torch":
-            if any(alias.name == "load" for alias in node.names):
+        if isinstance(node, ast.Attribute) and node.attr == "load" and ast.unparse(node.value) == "torch":
+            return True
+        if isinstance(node, ast.ImportFrom) and node.module == "torch":
+            names = {alias.name for alias in node.names}
+            if "load" in names:
                 return True
     return False
 

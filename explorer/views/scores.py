@@ -173,7 +173,7 @@ class Scores(pn.viewable.Viewer):
         return hv.Overlay(curves).opts(
             title="Distribution of errors",
             responsive=True,
-            height=270,
+            height=320,
             toolbar=None,
             default_tools=[],
             show_grid=True,

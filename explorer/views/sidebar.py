@@ -39,7 +39,7 @@ class Sidebar(pn.viewable.Viewer):
         self.now = block(margin=(2, 16, 0, 16))
         self.slider = pmui.IntSlider(
             label="", show_value=False, tooltips=False, size="small", start=0, end=1,
-            sizing_mode="stretch_width", margin=(0, 6),
+            sizing_mode="stretch_width", margin=(8, 6, 0, 6),
         )  # fmt: skip
         self.previous = _arrow("‹", "Previous hour")
         self.next = _arrow("›", "Next hour")
@@ -282,7 +282,7 @@ def _title(words: str) -> pn.pane.HTML:
 
 def _arrow(label: str, description: str) -> pmui.Button:
     return pmui.Button(
-        label=label, description=description, variant="outlined", size="small", width=34, margin=(2, 8),
+        label=label, description=description, description_delay=1500, variant="outlined", size="small", width=34, margin=(2, 8),
         sx={"minWidth": "30px", "padding": "0 0 2px 0", "fontSize": "18px", "lineHeight": "24px"},
     )  # fmt: skip
 

@@ -1,84 +1,30 @@
-"""A small store with everything, and a library over it that works at once instead of in the background."""
+"""Stores and a library over them."""
 
-from collections.abc import Callable
-from concurrent.futures import Future
+import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import xarray as xr
 
-from core.data.store import Store
-from core.domain import Domain
-from core.variables import PREDICTORS
 from explorer.library import Library
 from explorer.settings import Settings
-
-DOMAIN = Domain.regular("Test land", left=4_500_000.0, top=2_500_000.0, shape=(64, 48), spacing=2000.0, ratio=8)
-HOURS = np.arange("2021-03-16", "2021-03-17", dtype="datetime64[h]").astype("datetime64[ns]")
-
-
-def fields(hour: int) -> tuple[np.ndarray, np.ndarray]:
-    """(fine, coarse) temperature [K] of an hour: a slope, a wave and an offset that tells hours apart."""
-    y, x = np.mgrid[:64, :48]
-    fine = 280 + 0.1 * y + 2 * np.sin(x / 5.0) + hour
-    return fine.astype("f4"), fine.reshape(8, 8, 6, 8).mean((1, 3)).astype("f4")
+from tests.explorer.prompt import PromptLibrary
+from tests.explorer.small_store import HOURS, make_store
 
 
-def make_store(
-    path: Path, hours: np.ndarray = HOURS, *, truth: bool = True, written: int | None = None, **options: Any
-) -> Store:
-    """A store of t2m with or without truth; only the first ``written`` hours are complete."""
-    height = np.hypot(*np.mgrid[:64, :48]).astype("f4") * 10
-    static = xr.Dataset(
-        {
-            "orography": (("y", "x"), height),
-            "latitude": (("y", "x"), DOMAIN.fine.latitude.astype("f4")),
-            "land_fraction": (("y", "x"), np.ones((64, 48), "f4")),
-        },
-        coords={"y": DOMAIN.fine.y, "x": DOMAIN.fine.x},
-    )
-    store = Store.create(
-        path,
-        DOMAIN,
-        times=hours,
-        coarse=PREDICTORS if truth else ("t2m",),
-        fine=("t2m",) if truth else (),
-        static=static,
-        coarse_orography=height.reshape(8, 8, 6, 8).mean((1, 3)),
-        **{"title": "Test weather", "source": "a formula", "synthetic": truth, "fingerprint": path.stem} | options,
-    )
-    fill(store, hours[:written])
-    return store
-
-
-def fill(store: Store, hours: np.ndarray) -> None:
-    """Write the fields of these hours."""
-    if not hours.size:
-        return
-    pairs = [fields(int(hour.astype("datetime64[h]").astype(int)) % 24) for hour in hours]
-    fine, coarse = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-    others = {name: np.ones_like(coarse) for name in store.contents.predictors if name != "t2m"}
-    truth = {"t2m": fine} if store.contents.targets else None
-    store.write(hours, {"t2m": coarse, **others}, truth)
-
-
-class PromptLibrary(Library):
-    """Runs background work at once, so that a test sees its result."""
-
-    def submit(self, work: Callable[[], None]) -> Future[None]:
-        future: Future[None] = Future()
-        work()
-        future.set_result(None)
-        return future
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores that most tests start from."""
+    folder = tmp_path_factory.mktemp("stores")
+    make_store(folder / "full.zarr")
+    make_store(folder / "bare.zarr", HOURS[::3], truth=False)
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(made_once: Path, tmp_path: Path) -> Path:
     """A folder with the stores ``full`` (with truth) and ``bare`` (t2m alone)."""
-    make_store(tmp_path / "full.zarr")
-    make_store(tmp_path / "bare.zarr", HOURS[::3], truth=False)
+    for name in ("full.zarr", "bare.zarr"):
+        shutil.copytree(made_once / name, tmp_path / name)
     return tmp_path
 
 

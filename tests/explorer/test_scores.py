@@ -9,7 +9,7 @@ import pytest
 from core.regions import whole_window
 from explorer.results import Results
 from explorer.scores import Score, best, compute_score, error_distributions, to_csv
-from tests.explorer.conftest import DOMAIN
+from tests.explorer.small_store import DOMAIN
 
 ROWS = [
     Score("a", "First, with a comma", 1.5, 1.0, -0.4, 0.8, 0.9),

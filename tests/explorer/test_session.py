@@ -15,7 +15,8 @@ from core.metrics.deterministic import bias, rmse
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
 from explorer.session import DIFFERENCE, Session
 from explorer.settings import Settings
-from tests.explorer.conftest import DOMAIN, HOURS, PromptLibrary, fields, fill, make_store
+from tests.explorer.prompt import PromptLibrary
+from tests.explorer.small_store import DOMAIN, HOURS, fields, fill, make_store
 
 
 def started(library: Library, **state: object) -> Session:

@@ -1,0 +1,59 @@
+"""Small stores for the tests of the explorer."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from core.data.store import Store
+from core.domain import Domain
+from core.variables import PREDICTORS
+
+DOMAIN = Domain.regular("Test land", left=4_500_000.0, top=2_500_000.0, shape=(64, 48), spacing=2000.0, ratio=8)
+HOURS = np.arange("2021-03-16", "2021-03-17", dtype="datetime64[h]").astype("datetime64[ns]")
+
+
+def fields(hour: int) -> tuple[np.ndarray, np.ndarray]:
+    """(fine, coarse) temperature [K] of an hour: a slope, a wave and an offset that tells hours apart."""
+    y, x = np.mgrid[:64, :48]
+    fine = 280 + 0.1 * y + 2 * np.sin(x / 5.0) + hour
+    return fine.astype("f4"), fine.reshape(8, 8, 6, 8).mean((1, 3)).astype("f4")
+
+
+def make_store(
+    path: Path, hours: np.ndarray = HOURS, *, truth: bool = True, written: int | None = None, **options: Any
+) -> Store:
+    """A store of t2m with or without truth; only the first ``written`` hours are complete."""
+    height = np.hypot(*np.mgrid[:64, :48]).astype("f4") * 10
+    static = xr.Dataset(
+        {
+            "orography": (("y", "x"), height),
+            "latitude": (("y", "x"), DOMAIN.fine.latitude.astype("f4")),
+            "land_fraction": (("y", "x"), np.ones((64, 48), "f4")),
+        },
+        coords={"y": DOMAIN.fine.y, "x": DOMAIN.fine.x},
+    )
+    store = Store.create(
+        path,
+        DOMAIN,
+        times=hours,
+        coarse=PREDICTORS if truth else ("t2m",),
+        fine=("t2m",) if truth else (),
+        static=static,
+        coarse_orography=height.reshape(8, 8, 6, 8).mean((1, 3)),
+        **{"title": "Test weather", "source": "a formula", "synthetic": truth, "fingerprint": path.stem} | options,
+    )
+    fill(store, hours[:written])
+    return store
+
+
+def fill(store: Store, hours: np.ndarray) -> None:
+    """Write the fields of these hours."""
+    if not hours.size:
+        return
+    pairs = [fields(int(hour.astype("datetime64[h]").astype(int)) % 24) for hour in hours]
+    fine, coarse = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+    others = {name: np.ones_like(coarse) for name in store.contents.predictors if name != "t2m"}
+    truth = {"t2m": fine} if store.contents.targets else None
+    store.write(hours, {"t2m": coarse, **others}, truth)
