@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from csv import reader as csv_reader
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -33,6 +33,12 @@ app.add_typer(checkpoint, name="checkpoint")
 out = Console()
 err = Console(stderr=True)
 
+
+def say(text: str, console: Console = out) -> None:
+    """Print text as it is: names of files and stores may hold brackets, which are no markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 DEMO_STORE = Path("data/demo.zarr")
 DEMO_START = datetime(2016, 1, 4)
 
@@ -50,10 +56,10 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def all_downscalers(checkpoints: Path | None) -> tuple[list[Any], list[tuple[Path, str]]]:
     """The interpolations, then the models of a folder (those that ship by default); unusable files."""
-    from core.assets import asset
+    from core.assets import shipped_checkpoints
     from core.downscale import find_downscalers, interpolations
 
-    models, unusable = find_downscalers(checkpoints or asset("checkpoints"))
+    models, unusable = find_downscalers(checkpoints or shipped_checkpoints())
     return [*interpolations(), *models], unusable
 
 
@@ -62,15 +68,15 @@ def show_store(path: Path) -> None:
     from core.data.store import Store
 
     store = Store.open(path)
-    synthetic = " [bold](synthetic)[/bold]" if store.attrs.get("synthetic") else ""
-    out.print(f"[bold]{path}[/bold]: {store.attrs.get('title', 'untitled')}{synthetic}", highlight=False)
+    synthetic = " (synthetic)" if store.attrs.get("synthetic") else ""
+    say(f"{path}: {store.attrs.get('title', 'untitled')}{synthetic}")
     for line in store.contents.sentences():
-        out.print(f"  {line}", highlight=False)
+        say(f"  {line}")
     downscalers, _ = all_downscalers(None)
     for downscaler in downscalers:
         obstacles = downscaler.obstacles(store.contents, store.domain)
         verdict = "can run" if not obstacles else f"can't run: {' '.join(obstacles)}"
-        out.print(f"  {downscaler.label}: {verdict}", highlight=False)
+        say(f"  {downscaler.label}: {verdict}")
 
 
 @app.command()
@@ -124,12 +130,11 @@ def _demo_report(config: Any, era5: Path | None) -> None:
             progress=lambda done, total: line.update(f"Simulated {done} of {total} days"),
         )
     table = Table("property", "value", "band", "holds", title="Nature run (synthetic weather)")
-    for item in result.properties:
-        value = f"{item.value:.3g} {item.units}"
-        table.add_row(item.name, value, f"{item.low:g} to {item.high:g}", "yes" if item.holds else "NO")
+    for row in result.rows:
+        table.add_row(row.name, row.formatted_value, row.formatted_band, "yes" if row.holds else "NO")
     out.print(table)
     for line in result.skipped:
-        out.print(line, highlight=False)
+        say(line)
     picture = Path("data/nature-run-report.png")
     picture.parent.mkdir(parents=True, exist_ok=True)
     plot_report(result, picture)
@@ -143,6 +148,17 @@ def ingest_era5(
     files: Annotated[list[Path], typer.Argument(help="NetCDF files (or a zip of them) from the CDS.")],
     out_path: Annotated[Path, typer.Option("--out", help="Store to make.")],
     append: Annotated[bool, typer.Option("--append", help="Add later hours to an existing store.")] = False,
+    hours: Annotated[
+        Literal["common", "all"],
+        typer.Option(help="common: hours that every variable has; all: any, missing values as NaN."),
+    ] = "common",
+    accumulation: Annotated[
+        Literal["detect", "hourly", "since_midnight"],
+        typer.Option(help="What precipitation and radiation are sums of."),
+    ] = "detect",
+    assume_850: Annotated[
+        bool, typer.Option("--assume-850", help="Take q, t, u, v, w without a pressure level for 850 hPa.")
+    ] = False,
     static: Annotated[
         Path | None, typer.Option(help="Static fields from `tramontana statics` instead of those that ship.")
     ] = None,
@@ -154,9 +170,19 @@ def ingest_era5(
 
     fields = load_italy_static() if static is None else load_static(static, ITALY)
     with progress_bar("ERA5") as progress:
-        report = run(files, out_path, ITALY, static=fields, append=append, progress=progress)
+        report = run(
+            files,
+            out_path,
+            ITALY,
+            static=fields,
+            append=append,
+            hours=hours,
+            accumulation=accumulation,
+            assume_850=assume_850,
+            progress=progress,
+        )
     for line in report.sentences():
-        out.print(line, highlight=False)
+        say(line)
     show_store(out_path)
 
 
@@ -199,8 +225,8 @@ def statics(
         classes=None if classes is None else read_classes(classes),
     )
     save_static(static, out_path)
-    out.print(f"Wrote {out_path}: {', '.join(map(str, static.data_vars))}.", highlight=False)
-    out.print(static.attrs["coverage"], highlight=False)
+    say(f"Wrote {out_path}: {', '.join(map(str, static.data_vars))}.")
+    say(static.attrs["coverage"])
 
 
 @app.command()
@@ -217,7 +243,7 @@ def show(
 
         problems = Store.open(store).validate()
         for problem in problems:
-            out.print(f"[red]Problem:[/red] {problem}", highlight=False)
+            say(f"Problem: {problem}")
         if problems:
             raise typer.Exit(1)
         out.print("  Every hour was read and is sound.")
@@ -243,7 +269,7 @@ def train_unet(
     except KeyboardInterrupt:
         err.print(f"Stopped. The same command continues the run in {out_path}.")
         raise typer.Exit(130) from None
-    out.print(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.", highlight=False)
+    say(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.")
 
 
 @app.command()
@@ -264,12 +290,18 @@ def evaluate(
     hours = split_hours(opened.hours, split)
     downscalers, unusable = all_downscalers(checkpoints)
     for path, reason in unusable:
-        err.print(f"{path}: {reason}", highlight=False)
-    runnable = [d for d in downscalers if not d.obstacles(opened.contents, opened.domain)]
+        say(f"{path} left out: {reason}", err)
+    runnable = []
+    for downscaler in downscalers:
+        obstacles = downscaler.obstacles(opened.contents, opened.domain)
+        if obstacles:
+            say(f"{downscaler.label} left out: {' '.join(obstacles)}", err)
+        else:
+            runnable.append(downscaler)
     with progress_bar("Evaluation") as progress:
         scores = evaluate_hours(opened, runnable, hours, progress=progress)
-    out.print(f"{hours.size} hours of the {split} split of {store}.\n", highlight=False)
-    print(markdown_table(scores))
+    say(f"{hours.size} hours of the {split} split of {store}.\n")
+    say(markdown_table(scores))
     if csv is not None:
         scores.to_dataframe().to_csv(csv)
 
@@ -280,7 +312,7 @@ def checkpoint_show(file: Annotated[Path, typer.Argument(help="A .safetensors ch
     from core.checkpoint import describe, load
 
     for key, value in describe(load(file).header):
-        out.print(f"[bold]{key}[/bold]: {value}", highlight=False)
+        say(f"{key}: {value}")
 
 
 @app.command()
@@ -300,8 +332,8 @@ def explore(
     if demo_store and not stores:
         from core.data.store import Store
 
-        if not DEMO_STORE.exists() or Store.open(DEMO_STORE).pending.size:
-            out.print(f"Making a day of synthetic weather in {DEMO_STORE}, once, in about a minute.")
+        if not DEMO_STORE.exists() or not Store.open(DEMO_STORE).hours.size:
+            say(f"Making a day of synthetic weather in {DEMO_STORE}, once, in about a minute.")
             demo()
     from explorer.serve import serve
 
@@ -315,7 +347,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             sys.exit(0)
-        err.print(f"[red]Error:[/red] {error}", highlight=False)
+        say(f"Error: {error}", err)
         sys.exit(1)
 
 

@@ -29,3 +29,11 @@ def asset(name: str) -> Path:
         f"The shipped file {name} is not in {' nor in '.join(map(str, folders))}. Reinstall Tramontana, "
         "or set TRAMONTANA_ASSETS to the folder `assets` of a checkout."
     )
+
+
+def shipped_checkpoints() -> Path:
+    """Folder of the demo checkpoints; it need not exist."""
+    try:
+        return asset("checkpoints")
+    except FileNotFoundError:
+        return Path("assets", "checkpoints")

@@ -173,6 +173,8 @@ class Session(param.Parameterized):
         self.param.watch(self._on_filter, ["season", "daytime"])
         self.param.watch(self._on_request, ["hour", "models", "variable"])
         self.param.watch(self._on_region, "region")
+        # Limits set for a field mean nothing for a difference.
+        self.param.watch(lambda *_: setattr(self, "limits", None), "mode")
         self._check_words()
         self._list_stores()
         self._open()
@@ -577,7 +579,7 @@ class Session(param.Parameterized):
 
     def _score(self) -> None:
         """Score what is shown against the truth over the region, in the background."""
-        snapshot, window, generation = self.snapshot, self.window, self._generation
+        snapshot, window = self.snapshot, self.window
         truth = snapshot.get(TRUTH) if snapshot is not None else None
         if snapshot is None or window is None or truth is None or truth.values is None:
             self.scores = None
@@ -609,12 +611,13 @@ class Session(param.Parameterized):
                 self._later(lambda: self.fail(failure))
                 return
             table = ScoreTable(quantity, snapshot.hour, window, tuple(rows))
-            self._later(lambda: self._scored(generation, window, table))
+            self._later(lambda: self._scored(snapshot, window, table))
 
         self.library.submit(work)
 
-    def _scored(self, generation: int, window: Window, table: ScoreTable) -> None:
-        if generation == self._generation and window == self.window:
+    def _scored(self, snapshot: Snapshot, window: Window, table: ScoreTable) -> None:
+        # Two tables of one request are made at once when a slow model arrives late; the later one counts.
+        if snapshot is self.snapshot and window == self.window:
             self.scores = table
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from core.assets import asset
+from core.assets import shipped_checkpoints
 
 STORES_VARIABLE = "TRAMONTANA_STORES"
 CHECKPOINTS_VARIABLE = "TRAMONTANA_CHECKPOINTS"
@@ -44,14 +44,6 @@ class Settings:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"The explorer does not understand its arguments: {message}.")
-
-
-def shipped_checkpoints() -> Path:
-    """Folder of the demo checkpoints; it need not exist."""
-    try:
-        return asset("checkpoints")
-    except FileNotFoundError:
-        return Path("assets", "checkpoints")
 
 
 def parse(

@@ -675,21 +675,16 @@ def _times(
     label: str, name: str, array: xr.DataArray, dataset: xr.Dataset
 ) -> tuple[str | None, str | None, Times]:
     """(time dimension, step dimension, stamps in the order of the file)."""
-    best: xr.Variable | None = None
-    for key in _TIME_NAMES:
-        stamps = dataset.variables.get(key)
-        if stamps is None or not set(stamps.dims) <= set(array.dims) or stamps.ndim > 2:
-            continue
-        if stamps.dtype.kind != "M":
-            raise Era5Error(
-                f"{label}: its {key} can't be read as dates of the common calendar "
-                f"(units {stamps.attrs.get('units', 'missing')!r}, calendar "
-                f"{stamps.attrs.get('calendar', stamps.encoding.get('calendar', 'missing'))!r})."
-            )
-        if best is None or stamps.ndim > best.ndim:
-            best = stamps
-    if best is None:
+    candidates = (dataset.variables.get(key) for key in _TIME_NAMES)
+    best = next((c for c in candidates if c is not None and set(c.dims) <= set(array.dims)), None)
+    if best is None or best.ndim > 2:
         raise Era5Error(f"{label}: {name} has no time stamps (neither time nor valid_time).")
+    if best.dtype.kind != "M":
+        raise Era5Error(
+            f"{label}: its time stamps can't be read as dates of the common calendar "
+            f"(units {best.attrs.get('units', best.encoding.get('units', 'missing'))!r}, calendar "
+            f"{best.attrs.get('calendar', best.encoding.get('calendar', 'missing'))!r})."
+        )
     values = np.asarray(best.values, "datetime64[ns]").ravel()
     if np.isnat(values).any():
         raise Era5Error(f"{label}: some of its time stamps are missing.")

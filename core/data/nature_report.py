@@ -21,7 +21,7 @@ from pyproj import Transformer
 from scipy.interpolate import make_interp_spline
 
 from core.data.nature_run import NatureRunConfig
-from core.data.nature_run.run import by_week, prepare, run_weeks
+from core.data.nature_run.run import NatureRunError, by_week, prepare, run_weeks
 from core.data.nature_run.terrain import Terrain
 from core.domain import Domain
 from core.metrics.deterministic import bias, r2, rmse
@@ -356,10 +356,15 @@ def _sample_points(era5: xr.DataArray, domain: Domain) -> _Points:
 
 def load_era5(path: Path | None, domain: Domain) -> tuple[xr.DataArray | None, list[str]]:
     """The real sample (time, latitude, longitude) [K], or None and the reason it can't be compared with."""
-    if path is None or not Path(path).exists():
-        return None, ["Comparison with ERA5: no sample of real ERA5 temperature was given or found."]
-    with xr.open_dataset(path) as dataset:
-        sample = dataset["t2m"].load()
+    if path is None:
+        return None, ["Comparison with ERA5: no sample of real ERA5 temperature was given."]
+    if not Path(path).exists():
+        raise NatureRunError(f"There is no file {path} to compare with.")
+    try:
+        with xr.open_dataset(path) as dataset:
+            sample = dataset["t2m"].load()
+    except (OSError, ValueError, KeyError) as error:
+        raise NatureRunError(f"{path} holds no readable ERA5 t2m: {error}") from error
     cells = len(set(zip(*_cells(sample, domain), strict=True)))
     share = cells / (domain.coarse.shape[0] * domain.coarse.shape[1])
     if share < 0.1:

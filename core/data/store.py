@@ -253,8 +253,8 @@ class Store:
             raise StoreError(f"{self.path} lacks its time axis or record of hours; make it again.") from error
         if planned.size < written.size:
             raise StoreError(f"{self.path} has fewer time stamps than recorded hours; make it again.")
-        self._planned: Times = planned
-        self._written = written
+        # One object, replaced at once: threads that read while another refreshes never see half of it.
+        self._axis = (planned, written)
         self._variables: dict[str, tuple[str, ...]] = {
             group: _data_names(self._root, group) for group in ("coarse", "fine") if group in names
         }
@@ -289,15 +289,25 @@ class Store:
         return tuple(name for name in self._variables[group] if _array(node, name).ndim == 3)
 
     @property
+    def _planned(self) -> Times:
+        return self._axis[0]
+
+    @property
+    def _written(self) -> NDArray[np.bool_]:
+        return self._axis[1]
+
+    @property
     def hours(self) -> Times:
         """Complete hours, ascending, datetime64[ns] in UTC."""
-        hours: Times = self._planned[self._written]
+        planned, written = self._axis
+        hours: Times = planned[written]
         return hours
 
     @property
     def pending(self) -> Times:
         """Planned hours that are not complete yet."""
-        hours: Times = self._planned[~self._written]
+        planned, written = self._axis
+        hours: Times = planned[~written]
         return hours
 
     @property
@@ -335,7 +345,7 @@ class Store:
         before = (self._planned.size, int(self._written.sum()), self._variables)
         fresh = Store.open(self.path)
         self._root, self.attrs = fresh._root, fresh.attrs
-        self._planned, self._written = fresh._planned, fresh._written
+        self._axis = fresh._axis
         self._variables = fresh._variables
         return before != (self._planned.size, int(self._written.sum()), self._variables)
 

@@ -432,7 +432,7 @@ def _tooltip(rows: tuple[tuple[str, str], ...], key: str) -> str:
         for name, label in rows
     )
     return (
-        "<div style='margin:-5px;padding:7px 11px;font:12.5px/19px Roboto,Arial,sans-serif;"
+        "<div class='map-hover' style='margin:-5px;padding:7px 11px;font:12.5px/19px Roboto,Arial,sans-serif;"
         "font-variant-numeric:tabular-nums;color:var(--mui-palette-text-primary);"
         "background:var(--mui-palette-background-paper)'>"
         f"<div style='opacity:0.72;margin-bottom:2px'>@{{left}}{{place}}</div>{body}</div>"

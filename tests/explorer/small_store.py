@@ -10,7 +10,9 @@ from core.data.store import Store
 from core.domain import Domain
 from core.variables import PREDICTORS
 
-DOMAIN = Domain.regular("Test land", left=4_500_000.0, top=2_500_000.0, shape=(64, 48), spacing=2000.0, ratio=8)
+DOMAIN = Domain.regular(
+    "Test land", left=4_500_000.0, top=2_500_000.0, shape=(64, 48), spacing=2000.0, ratio=8
+)
 HOURS = np.arange("2021-03-16", "2021-03-17", dtype="datetime64[h]").astype("datetime64[ns]")
 
 
@@ -29,6 +31,7 @@ def make_store(
     static = xr.Dataset(
         {
             "orography": (("y", "x"), height),
+            "land_cover": (("class", "y", "x"), np.full((16, 64, 48), 1 / 16, "f4")),
             "latitude": (("y", "x"), DOMAIN.fine.latitude.astype("f4")),
             "land_fraction": (("y", "x"), np.ones((64, 48), "f4")),
         },
@@ -42,7 +45,8 @@ def make_store(
         fine=("t2m",) if truth else (),
         static=static,
         coarse_orography=height.reshape(8, 8, 6, 8).mean((1, 3)),
-        **{"title": "Test weather", "source": "a formula", "synthetic": truth, "fingerprint": path.stem} | options,
+        **{"title": "Test weather", "source": "a formula", "synthetic": truth, "fingerprint": path.stem}
+        | options,
     )
     fill(store, hours[:written])
     return store
@@ -57,3 +61,33 @@ def fill(store: Store, hours: np.ndarray) -> None:
     others = {name: np.ones_like(coarse) for name in store.contents.predictors if name != "t2m"}
     truth = {"t2m": fine} if store.contents.targets else None
     store.write(hours, {"t2m": coarse, **others}, truth)
+
+
+def make_unet(path: Path, domain: Domain, label: str) -> None:
+    """An untrained UNet of the smallest size for ``domain``, as a checkpoint file."""
+    import torch
+
+    from core.checkpoint import Header, save
+    from core.data.samples import MeanStd, Normalization
+    from core.models.unet import UNet, UNetConfig
+
+    torch.manual_seed(1)
+    config = UNetConfig(features=(4, 4))
+    one = MeanStd(mean=0.0, std=1.0)
+    header = Header(
+        kind="unet",
+        label=label,
+        models={"unet": config.model_dump(mode="json")},
+        predictors=PREDICTORS,
+        statics=("orography", "land_cover", "latitude"),
+        targets=("t2m",),
+        normalization=Normalization(
+            predictors={name: one for name in PREDICTORS} | {"t2m": MeanStd(mean=290, std=8)},
+            targets={"t2m": MeanStd(mean=290, std=2)},
+            orography=one,
+            latitude=one,
+        ),
+        domain=domain.to_dict(),
+    )
+    weights = {f"unet.{key}": tensor for key, tensor in UNet(config).state_dict().items()}
+    save(path, header, weights)

@@ -125,9 +125,11 @@ def test_scores_are_those_of_core_metrics_over_the_region(library: Library):
     assert [row.key for row in table.rows] == [QUADRATIC, "lapse_rate"]
     data = session.opened.store
     truth = data.read_fine(session.current)["t2m"]
-    made = library.catalogue.result().get(QUADRATIC).downscale(
-        data.read_coarse(session.current), data.read_static(), DOMAIN
-    )["t2m"]
+    made = (
+        library.catalogue.result()
+        .get(QUADRATIC)
+        .downscale(data.read_coarse(session.current), data.read_static(), DOMAIN)["t2m"]
+    )
     row = table.get(QUADRATIC)
     assert row.rmse == pytest.approx(float(rmse(made, truth).item()), rel=1e-4)
     assert row.bias == pytest.approx(float(bias(made, truth).item()), abs=1e-4)
@@ -232,7 +234,9 @@ def test_store_without_truth_shows_maps_and_says_what_is_missing(library: Librar
 def test_unknown_variables_are_named_and_ignored(tmp_path: Path):
     make_store(tmp_path / "odd.zarr")
     group = zarr.open_group(str(tmp_path / "odd.zarr"), mode="r+")["coarse"]
-    group.create_array("ozone", data=np.ones((24, 8, 6), "f4"), chunks=(1, 8, 6), dimension_names=("time", "y", "x"))
+    group.create_array(
+        "ozone", data=np.ones((24, 8, 6), "f4"), chunks=(1, 8, 6), dimension_names=("time", "y", "x")
+    )
     session = open_alone(tmp_path / "odd.zarr")
     assert session.opened.store.contents.unknown == ("/coarse/ozone",)
     assert [quantity.key for quantity in session.quantities] == ["t2m", "wind", "u10", "v10", "tp"]

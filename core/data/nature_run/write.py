@@ -93,7 +93,7 @@ def write_nature_run(
             progress(done, total)
 
     plan = _Plan.of(store, pending)
-    if workers == 1 or len(plan.weeks) == 1:
+    if workers == 1 or len(plan.weeks) <= 1:
         for block in _blocks(terrain, config, plan, advance):
             store.write(block.times, block.coarse, block.fine)
     else:
