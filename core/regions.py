@@ -100,7 +100,7 @@ def _window(region: Region, domain: Domain) -> Window | None:
     if not np.isfinite([left, bottom, right, top]).all() or right <= left or top <= bottom:
         return None
     grid = domain.coarse
-    edge_left, edge_right, edge_bottom, edge_top = grid.extent
+    edge_left, _, _, edge_top = grid.extent
     columns = np.clip(np.round((np.array([left, right]) - edge_left) / grid.dx), 0, grid.shape[1])
     rows = np.clip(np.round((edge_top - np.array([top, bottom])) / grid.dy), 0, grid.shape[0])
     width, height = columns[1] - columns[0], rows[1] - rows[0]

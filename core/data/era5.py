@@ -147,9 +147,9 @@ def ingest(
     accumulation : whether precipitation and radiation are sums of the past hour or since 00 UTC
     assume_850 : take q, t, u, v, w without a pressure level for 850 hPa
 
-    Memory holds about a day of the files' values around the domain (more where a file's compressed chunks span
-    more hours, up to 128 MB a variable), whatever the length of the files. The store is built under a
-    temporary name, so nothing is written unless all of it succeeds.
+    Memory holds about a day of the files' values around the domain, whatever the length of the files (more
+    where compressed chunks span more hours, up to 128 MB a variable). The store is built under a temporary
+    name, so nothing is written unless all of it succeeds.
 
     Raises
     ------

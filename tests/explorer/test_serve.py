@@ -28,7 +28,7 @@ def test_no_free_port_is_an_error(taken: int, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_foreign_address_is_an_error():
-    with pytest.raises(ServeError, match="not an address of this machine|can't listen"):
+    with pytest.raises(ServeError, match=r"not an address of this machine|can't listen"):
         free_port("192.0.2.1", 5006)
 
 

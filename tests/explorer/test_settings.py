@@ -34,5 +34,5 @@ def test_stores_of_the_same_name_are_told_apart_by_path(tmp_path: Path):
 
 
 def test_unknown_option_is_refused_in_a_sentence(tmp_path: Path):
-    with pytest.raises(SettingsError, match="does not understand its arguments: .*--colour"):
+    with pytest.raises(SettingsError, match=r"does not understand its arguments: .*--colour"):
         parse(["--colour", "red"], {}, tmp_path)
