@@ -35,6 +35,7 @@ from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.session import DIFFERENCE, Field, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, PALETTES, block, text
 
+CELL = {"min-height": "0", "min-width": "0"}
 NOTHING = np.zeros((1, 1), np.uint16)
 
 FIT = """
@@ -251,11 +252,15 @@ class Maps(pn.viewable.Viewer):
         keys = tuple(field.key for field in fields)
         if keys != self._shown:
             self._shown = keys
-            count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(
-                len(keys), math.ceil(len(keys) ** 0.5)
-            )
+            count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(len(keys), math.ceil(len(keys) ** 0.5))
             self._grid.styles = _grid_styles(count, math.ceil(len(keys) / max(count, 1)))
-            self._grid.objects = [self._cells[key] for key in keys]
+            # Maps that are not wanted are hidden, not removed: they come back at once, and the linked
+            # crosshairs of the others do not trip over a view that is gone.
+            for key, cell in self._cells.items():
+                cell.visible = key in keys
+                cell.styles = {**CELL, "order": str(keys.index(key) if key in keys else len(keys))}
+            if len(self._grid.objects) != len(self._cells):
+                self._grid.objects = list(self._cells.values())
 
     def _update_heads(self, *_: object) -> None:
         snapshot, session = self.session.snapshot, self.session
@@ -387,7 +392,7 @@ class Maps(pn.viewable.Viewer):
             pn.pane.Bokeh(plot, sizing_mode="stretch_both", margin=0),
             sizing_mode="stretch_both",
             margin=0,
-            styles={"min-height": "0", "min-width": "0"},
+            styles=CELL,
         )
 
 
