@@ -40,9 +40,10 @@ NOTHING = np.zeros((1, 1), np.uint16)
 
 FIT = """
 // Show at least the wanted window, at the same metres per pixel along x and y.
-if (frame != null) target.frame = {w: frame.inner_width, h: frame.inner_height}
-const {w, h} = target.frame ?? {w: 0, h: 0}
-if (!(w > 20 && h > 20)) return
+if (frame != null && frame.inner_width > 20 && frame.inner_height > 20)
+  target.frame = {w: frame.inner_width, h: frame.inner_height}
+if (target.frame == null) return
+const {w, h} = target.frame
 const [l, r, b, t] = ['left', 'right', 'bottom', 'top'].map(name => target.data[name][0])
 let k = 1.02 * Math.max((r - l) / w, (t - b) / h)
 let cx = (l + r) / 2, cy = (b + t) / 2
@@ -142,7 +143,13 @@ class Maps(pn.viewable.Viewer):
 
         self._head = block(min_width=200)
         self._bar = block(width=74, sizing_mode="stretch_height", css_classes=["colour-bar"])
-        self._grid = pn.Column(sizing_mode="stretch_both", margin=0, css_classes=["map-grid"])
+        self._grid = pn.Column(
+            sizing_mode="stretch_both",
+            margin=0,
+            css_classes=["map-grid"],
+            # Panel adds this button to every column; here it would take the place of a map.
+            stylesheets=[".scroll-button { display: none !important; }"],
+        )
         self._layout = pn.Column(
             pn.Row(self._head, sizing_mode="stretch_width", margin=0),
             pn.Row(self._grid, self._bar, sizing_mode="stretch_both", margin=0, styles={"min-height": "0"}),
@@ -227,8 +234,8 @@ class Maps(pn.viewable.Viewer):
             own = Scale.spanning([shown.reference])
             columns |= {"reference_low": [own.low], "reference_step": [own.step]}
             columns[against] = [own.encode(shown.reference)]
-        for field in snapshot.fields:
-            columns.setdefault(field.key, [NOTHING])
+        for key in (*self._figures, *(field.key for field in snapshot.fields)):
+            columns.setdefault(key, [NOTHING])  # what is hidden or still computed; an image needs its column
         low, high = session.limits or shown.limits
         name = session.palette if session.palette in PALETTES else quantity.palette
         colours = DIVERGING if shown.signed else PALETTES[name]
@@ -254,8 +261,7 @@ class Maps(pn.viewable.Viewer):
             self._shown = keys
             count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(len(keys), math.ceil(len(keys) ** 0.5))
             self._grid.styles = _grid_styles(count, math.ceil(len(keys) / max(count, 1)))
-            # Maps that are not wanted are hidden, not removed: they come back at once, and the linked
-            # crosshairs of the others do not trip over a view that is gone.
+            # Maps that are not wanted are hidden, not removed, so that they come back at once.
             for key, cell in self._cells.items():
                 cell.visible = key in keys
                 cell.styles = {**CELL, "order": str(keys.index(key) if key in keys else len(keys))}

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Page
 
 from explorer.serve import command, free_port
 
@@ -160,18 +160,23 @@ class Explorer:
 
     @property
     def maps(self) -> list[str]:
-        """Titles of the maps on the page."""
-        return self.page.locator(".panel-head .name").all_inner_texts()
+        """Titles of the maps on the page, row by row."""
+        heads = self.page.locator(".panel-head:visible").all()
+        placed = [(head.bounding_box(), head.locator(".name").inner_text()) for head in heads]
+        return [name for box, name in sorted(placed, key=lambda item: (item[0]["y"], item[0]["x"]))]
 
     @property
     def hour(self) -> str:
         """The hour in the heading of the maps."""
         return self.page.locator(".head .when").first.inner_text()
 
-    def map(self, title: str) -> Locator:
-        """The canvas of the map with this title."""
-        index = self.maps.index(title)
-        return self.page.locator(".bk-Figure").nth(index)
+    def box(self, title: str) -> dict[str, float]:
+        """Where the map with this title is on the page: x, y, width, height [pixels]."""
+        return self.page.evaluate(
+            """name => Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name))
+                .el.getBoundingClientRect().toJSON()""",
+            f"map-{self.key(title)}",
+        )
 
     def window(self) -> list[float]:
         """[left, right, bottom, top] of the maps in the plane [m]."""
@@ -198,8 +203,13 @@ class Explorer:
 
     def key(self, title: str) -> str:
         """Key of the field in the map with this title."""
-        known = {"Coarse input": "coarse", "Truth": "truth", "Quadratic interpolation": "quadratic"}
-        return known.get(title) or {"Lapse-rate interpolation": "lapse_rate"}[title]
+        known = {
+            "Coarse input": "coarse",
+            "Truth": "truth",
+            "Quadratic interpolation": "quadratic",
+            "Lapse-rate interpolation": "lapse_rate",
+        }
+        return known[title] if title in known else self.model("fields", "Object.keys(m.data)").pop()
 
     def hover(self, title: str, x: float, y: float) -> str:
         """The text of the hover at a point of the plane [m]."""
@@ -226,7 +236,7 @@ class Explorer:
     def choose(self, label: str, option: str) -> None:
         """Choose an option of a selector in the sidebar."""
         self.page.get_by_label(label, exact=True).click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.get_by_role("menuitem", name=option, exact=True).click()
 
     def view(self, name: str) -> None:
         """Switch to a view."""

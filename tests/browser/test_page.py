@@ -55,7 +55,7 @@ def test_scores_as_table_bars_and_file(explorer: Explorer, tmp_path: Path):
 
 def test_about_says_what_the_data_is_and_what_can_not_run(explorer: Explorer):
     explorer.open("view=about", wait=False)
-    about = explorer.page.locator(".about-page")
+    about = explorer.page.locator(".about")
     about.get_by_text("Synthetic weather").wait_for()
     text = about.inner_text()
     assert "Test weather" in text
@@ -75,7 +75,7 @@ def test_checkpoints_that_can_not_run_are_greyed_out_with_the_reason(explorer: E
 
 def test_store_without_truth_has_maps_but_no_scores(explorer: Explorer):
     explorer.open("store=bare")
-    assert explorer.maps == ["Coarse input", "Quadratic interpolation"]
+    assert explorer.maps == ["Coarse input", "Quadratic interpolation", "Lapse-rate interpolation"]
     assert not explorer.page.get_by_text("SYNTHETIC").is_visible()
     assert explorer.page.get_by_label("UNet (untrained)").is_disabled()
     explorer.mode("Difference")
@@ -92,7 +92,7 @@ def test_a_store_that_can_not_be_opened_says_so_and_the_page_lives_on(
     explorer: Explorer, name: str, words: str
 ):
     explorer.open(f"store={name}", wait=False)
-    explorer.page.locator(".problem").get_by_text(words).wait_for()
+    explorer.page.locator(".message").get_by_text(words).wait_for()
     assert "Traceback" not in explorer.page.content()
     explorer.choose("Store", "full")
     explorer.wait_for_maps()
@@ -106,7 +106,7 @@ def test_no_store_at_all_tells_how_to_make_one_and_shows_it_when_it_is_there(
         explorer = new_explorer(address)
         explorer.open(wait=False)
         explorer.page.get_by_text("tramontana demo").wait_for()
-        assert "tramontana ingest era5" in explorer.page.locator(".problem").inner_text()
+        assert "tramontana ingest era5" in explorer.page.locator(".message").inner_text()
         (tmp_path / "data").mkdir()
         make_store(tmp_path / "data" / "demo.zarr", HOURS[:2])
         explorer.wait_for_maps()
