@@ -259,7 +259,9 @@ class Maps(pn.viewable.Viewer):
         keys = tuple(field.key for field in fields)
         if keys != self._shown:
             self._shown = keys
-            count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(len(keys), math.ceil(len(keys) ** 0.5))
+            count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(
+                len(keys), math.ceil(len(keys) ** 0.5)
+            )
             self._grid.styles = _grid_styles(count, math.ceil(len(keys) / max(count, 1)))
             # Maps that are not wanted are hidden, not removed, so that they come back at once.
             for key, cell in self._cells.items():
