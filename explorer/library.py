@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,6 +128,7 @@ class Library:
         self._stores: dict[Path, OpenStore] = {}
         self._outlines: dict[Grid, dict[str, Line]] = {}
         self._catalogue: Future[Catalogue] | None = None
+        self._signature: tuple[tuple[str, int, int], ...] = ()
         # Two threads: a slow network must not keep the interpolations of somebody else waiting.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="downscale")
 
@@ -172,9 +174,25 @@ class Library:
                 self._catalogue = self._pool.submit(self._find_downscalers)
             return self._catalogue
 
+    def look_for_checkpoints(self) -> None:
+        """Search anew where files came, went or changed in the folder of checkpoints since the last search."""
+        if self.catalogue.done() and self._signature != self._sign_checkpoints():
+            with self._lock:
+                self._catalogue = None
+            _ = self.catalogue
+
+    def _sign_checkpoints(self) -> tuple[tuple[str, int, int], ...]:
+        found = []
+        for path in sorted(self.settings.checkpoints.glob("*")):
+            with suppress(OSError):  # it went while we looked
+                state = path.stat()
+                found.append((path.name, state.st_mtime_ns, state.st_size))
+        return tuple(found)
+
     def _find_downscalers(self) -> Catalogue:
         from core.downscale import find_downscalers, interpolations
 
+        self._signature = self._sign_checkpoints()
         found, failures = find_downscalers(self.settings.checkpoints)
         return Catalogue((*interpolations(), *found), tuple(failures))
 

@@ -11,6 +11,7 @@ from typing import Any
 import panel as pn
 import panel_material_ui as pmui
 
+from explorer.address import connect, from_query
 from explorer.batch import Delivery
 from explorer.library import Library
 from explorer.session import Session
@@ -204,12 +205,14 @@ def _explain(session: Session, problem: str) -> str:
 
 def build(arguments: list[str]) -> pmui.Page:
     """The page of a new visitor, connected to the document being served."""
-    session = Session(library(tuple(arguments)), deliver=Delivery(pn.state.curdoc))
+    location = pn.state.location
+    state = from_query(location.search) if location is not None else {}
+    session = Session(library(tuple(arguments)), deliver=Delivery(pn.state.curdoc), **state)
     pn.config.exception_handler = session.fail
-    if pn.state.location is not None:
-        pn.state.location.sync(session, {name: name for name in Session.STATE})
     session.start()
     explorer = Explorer(session)
+    if location is not None:
+        pn.state.onload(lambda: connect(session, location))
     pn.state.add_periodic_callback(session.look, period=LOOK_EVERY)
     pn.state.on_session_destroyed(lambda _: session.close())
     return explorer.page

@@ -8,7 +8,8 @@ in the library's threads and comes back through ``deliver``, which the page sets
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,6 +158,7 @@ class Session(param.Parameterized):
         self.library = library
         self._deliver = deliver or (lambda work: work())
         self._catalogue: Catalogue | None = None
+        self._searched: Future[Catalogue] | None = None
         self._generation = 0
         self._hours_seen = 0
         self._identity: tuple[str, str] = ("", "")
@@ -173,14 +175,20 @@ class Session(param.Parameterized):
         self.param.watch(self._on_filter, ["season", "daytime"])
         self.param.watch(self._on_request, ["hour", "models", "variable"])
         self.param.watch(self._on_region, "region")
-        # Limits set for a field mean nothing for a difference.
-        self.param.watch(lambda *_: setattr(self, "limits", None), "mode")
+        self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
         self._check_words()
         self._list_stores()
         self._open()
-        self.library.catalogue.add_done_callback(
-            lambda future: self._later(lambda: self._on_catalogue(future))
-        )
+        self._await_catalogue()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to another state, such as that of an address; what it leaves out goes to its default."""
+        values = {name: state.get(name, self.param[name].default) for name in self.STATE}
+        for name in ("store", "hour", "models"):  # their defaults are found, not known
+            values[name] = state.get(name, getattr(self, name))
+        self.param.update(**values)
+        self._check_words()
+        self._update_choices()
 
     def close(self) -> None:
         """Stop what runs for this visitor; results already under way are kept for others."""
@@ -339,6 +347,7 @@ class Session(param.Parameterized):
         if self.opened is None:
             return
         hours = self.opened.store.hours
+        self._hours_seen = hours.size
         stamps = hours.astype("datetime64[s]").tolist()
         months, times = SEASONS[self.season], DAYTIMES[self.daytime]
         kept = np.array([s.month in months and s.hour in times for s in stamps], bool)
@@ -380,6 +389,7 @@ class Session(param.Parameterized):
             try:
                 if opened is not None:
                     opened.look_again()
+                self.library.look_for_checkpoints()
                 failure = None
             except (StoreError, OSError) as error:
                 failure = str(error)
@@ -389,6 +399,8 @@ class Session(param.Parameterized):
 
     def _on_look(self, opened: OpenStore | None, failure: str | None) -> None:
         self._list_stores()
+        if self.library.catalogue is not self._searched:
+            self._await_catalogue()
         if opened is not self.opened:
             return
         if opened is None:
@@ -417,6 +429,10 @@ class Session(param.Parameterized):
 
     # ---------------------------------------------------------------- downscalers
 
+    def _await_catalogue(self) -> None:
+        self._searched = self.library.catalogue
+        self._searched.add_done_callback(lambda future: self._later(lambda: self._on_catalogue(future)))
+
     def _on_catalogue(self, future: Any) -> None:
         try:
             self._catalogue = future.result()
@@ -432,7 +448,6 @@ class Session(param.Parameterized):
         if opened is None:
             return
         contents = opened.store.contents
-        self._hours_seen = opened.store.hours.size
         self.quantities = [q for q in QUANTITIES.values() if q.available(contents.predictors)]
         self.windows = list(opened.windows)
         if self.quantities and self.quantity not in self.quantities:
@@ -457,9 +472,13 @@ class Session(param.Parameterized):
 
     def _on_request(self, *events: Any) -> None:
         if any(event.name == "variable" for event in events):
-            self.limits = None
             self._update_choices()
         self._request()
+
+    def _on_other_scale(self, *events: Any) -> None:
+        """A colour range that was set for a field means nothing for a difference or another variable."""
+        if "limits" not in [event.name for event in events]:
+            self.limits = None
 
     def _request(self) -> None:
         """Show the fields of the hour: at once what is there, and each of the rest when it is ready."""

@@ -49,6 +49,12 @@ THEME_CONFIG: dict[str, Any] = {
         },
         "typography": {"button": {"textTransform": "none"}},
         "shape": {"borderRadius": 8},
+        "components": {
+            "MuiPickersTextField": {"styleOverrides": {"root": {"width": "100%"}}},
+            "MuiPickersInputBase": {
+                "styleOverrides": {"root": {"& .MuiIconButton-root": {"color": "inherit"}}}
+            },
+        },
     }
     for mode in ("light", "dark")
 }

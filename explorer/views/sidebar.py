@@ -9,7 +9,6 @@ import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 
-from explorer.quantities import Quantity
 from explorer.session import DIFFERENCE, FIELDS, Session, show_hour
 from explorer.style import SEQUENTIAL, block, text
 
@@ -43,7 +42,7 @@ class Sidebar(pn.viewable.Viewer):
         )  # fmt: skip
         self.previous = _arrow("‹", "Previous hour")
         self.next = _arrow("›", "Next hour")
-        self.date = pmui.DatePicker(label="Date", size="small", width=None, sx={"width": "100%"}, **INNER)
+        self.date = pmui.DatePicker(label="Date", size="small", width=None, **INNER)
         self.season = pmui.Select(label="Season", options=SEASON_NAMES, size="small", **_half(left=True))
         self.daytime = pmui.Select(
             label="Time of day", options=DAYTIME_NAMES, size="small", **_half(left=False)
@@ -60,7 +59,9 @@ class Sidebar(pn.viewable.Viewer):
         self.no_truth = block(margin=(0, 16))
         self.palette = pmui.Select(label="Colour map", size="small", **INNER)
         self.automatic = pmui.Checkbox(label="Colour range fits each hour", size="small", **INNER)
-        self.limits = pmui.EditableRangeSlider(label="Colour range", size="small", show_value=False, **INNER)
+        self.low = pmui.FloatInput(label="From", size="small", **_half(left=True))
+        self.high = pmui.FloatInput(label="To", size="small", **_half(left=False))
+        self.limits = pn.Row(self.low, self.high, sizing_mode="stretch_width", margin=0)
 
         self._layout = pn.Column(
             _title("Data"), self.store, self.about,
@@ -211,16 +212,7 @@ class Sidebar(pn.viewable.Viewer):
         self.automatic.value = session.limits is None
         self.limits.visible = session.limits is not None
         if session.limits is not None:
-            low, high = session.limits
-            spread = high - low
-            if (
-                not (self.limits.start <= low and high <= self.limits.end)
-                or self.limits.end - self.limits.start > 8 * spread
-            ):
-                self.limits.param.update(
-                    start=low - spread, end=high + spread, step=max(round(spread / 100, 2), 0.01)
-                )
-            self.limits.value = (low, high)
+            self.low.value, self.high.value = session.limits
 
     # ---------------------------------------------------------------- widgets -> session
 
@@ -233,7 +225,8 @@ class Sidebar(pn.viewable.Viewer):
             widget.param.watch(lambda event, name=name: self._choose(name, event.new), "value")
         self.palette.param.watch(lambda event: self._choose_palette(event.new), "value")
         self.automatic.param.watch(lambda event: self._choose_automatic(event.new), "value")
-        self.limits.param.watch(lambda event: self._choose("limits", list(event.new)), "value_throttled")
+        for widget in (self.low, self.high):
+            widget.param.watch(self._choose_limits, "value")
         self.slider.param.watch(lambda event: self._say_hour(event.new), "value")
         self.slider.param.watch(lambda event: self._go(event.new), "value_throttled")
         self.date.param.watch(lambda event: self._go_to_day(event.new), "value")
@@ -251,6 +244,11 @@ class Sidebar(pn.viewable.Viewer):
     def _choose_automatic(self, value: bool) -> None:
         if not self._following:
             self.session.limits = None if value else self.session.automatic_limits()
+
+    def _choose_limits(self, *_: object) -> None:
+        low, high = self.low.value, self.high.value
+        if not self._following and low is not None and high is not None and low < high:
+            self.session.limits = [float(low), float(high)]
 
     def _tick(self, key: str, ticked: bool) -> None:
         if self._following:
@@ -293,8 +291,3 @@ def _half(*, left: bool) -> dict[str, Any]:
         "margin": (4, 4, 4, 16) if left else (4, 16, 4, 4),
         "min_width": 60,
     }
-
-
-def quantity_names(quantities: list[Quantity]) -> list[str]:
-    """Labels of quantities."""
-    return [quantity.label for quantity in quantities]

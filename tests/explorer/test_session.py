@@ -16,7 +16,7 @@ from explorer.library import COARSE, QUADRATIC, TRUTH, Library
 from explorer.session import DIFFERENCE, Session
 from explorer.settings import Settings
 from tests.explorer.prompt import PromptLibrary
-from tests.explorer.small_store import DOMAIN, HOURS, fields, fill, make_store
+from tests.explorer.small_store import DOMAIN, HOURS, fields, fill, make_store, make_unet
 
 
 def started(library: Library, **state: object) -> Session:
@@ -91,6 +91,15 @@ def test_a_season_without_hours_says_so_and_recovers(library: Library):
     session.season = "all"
     assert session.problem == ""
     assert session.snapshot is not None
+
+
+def test_a_fixed_colour_range_does_not_outlive_what_it_was_set_for(library: Library):
+    session = started(library, limits=[-5.0, 5.0])
+    assert session.limits == [-5.0, 5.0]
+    session.mode = DIFFERENCE
+    assert session.limits is None
+    session.restore({"store": "full", "limits": [0.0, 9.0]})
+    assert (session.mode, session.limits) == ("fields", [0.0, 9.0])
 
 
 def test_next_hour_is_made_beforehand(library: Library):
@@ -256,6 +265,21 @@ def test_a_corrupt_checkpoint_is_listed_with_the_reason(folder: Path):
     assert not broken.runs
     assert broken.reason
     assert [choice.key for choice in session.running] == [QUADRATIC, "lapse_rate"]
+
+
+def test_a_checkpoint_that_arrives_is_offered(folder: Path):
+    session = open_alone(folder / "full.zarr")
+    assert [choice.key for choice in session.choices] == [QUADRATIC, "lapse_rate"]
+    make_unet(folder / "checkpoints" / "new.safetensors", DOMAIN, "New one")
+    found = threading.Event()
+    session.param.watch(lambda *_: found.set(), "choices")
+    session.look()
+    assert found.wait(30)
+    new = session.choices[-1]
+    assert (new.label, new.runs) == ("New one", True)
+    assert session.models == [QUADRATIC, "lapse_rate"]
+    session.models = [new.key]
+    assert [choice.label for choice in session.running] == ["New one"]
 
 
 def test_a_downscaler_that_fails_marks_its_map_alone(library: Library, monkeypatch: pytest.MonkeyPatch):
