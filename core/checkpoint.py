@@ -1,38 +1,63 @@
 """Checkpoints: one safe file per runnable model.
 
-A ``.safetensors`` file whose header carries one entry, ``tramontana``: a JSON object with everything needed
+A ``.safetensors`` file whose header carries the entry ``tramontana``: a JSON object with everything needed
 to run the weights (:class:`Header`). A weight is named ``<part>.<name in the module's state dict>``, where
 the parts are the keys of ``Header.models``, so one file may hold a UNet, a VAE, a conditioner and a denoiser.
+A second entry, ``weights_sha256``, is the hash of all that follows the header.
 
 Nothing here unpickles: the file is a length, a JSON header and raw numbers, checked before they are used.
+Files are mapped when they are read and written tensor by tensor, so that neither needs memory for a second
+copy of the weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import mmap
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Self
+from typing import Annotated, Any, BinaryIO, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from_bytes
-from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from core.data.samples import Normalization
 from core.domain import Domain
+from core.mapped_memory import map_file, mapped_tensor, release
 from core.variables import PREDICTORS, STATICS, TARGETS
 
 FORMAT_VERSION = 1
 ENTRY = "tramontana"
+HASH_ENTRY = "weights_sha256"
 SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_SIDE = 100_000
+MAX_DIMENSIONS = 16
+ALIGNMENT = 8
+PIECE = 32 * 2**20
+"""Bytes read before the memory they took is given back."""
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
@@ -102,42 +127,129 @@ class Header(BaseModel):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint in memory.
+class _Entry:
+    """Where a tensor lies in a file."""
 
-    ``tensors`` holds every weight as float32 (whole numbers as they are) on the CPU, ``file_hash`` is the
-    SHA-256 of the file.
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.count * self.dtype.itemsize
+
+
+class _Weights(Mapping[str, Tensor]):
+    """The tensors of a mapped file by name, made when they are asked for."""
+
+    def __init__(self, memory: mmap.mmap, entries: Mapping[str, _Entry]) -> None:
+        self.memory = memory
+        self.entries = entries
+
+    def stored(self, key: str) -> Tensor:
+        """A tensor in the type of the file."""
+        entry = self.entries[key]
+        return mapped_tensor(self.memory, entry.start, entry.count, entry.dtype).view(entry.shape)
+
+    def __getitem__(self, key: str) -> Tensor:
+        tensor = self.stored(key)
+        return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and checked.
+
+    Attributes
+    ----------
+    tensors : every weight as float32 (whole numbers as they are) on the CPU. Those that the file holds as
+        float32 lie in the mapped file: treat them as read-only.
+    recorded_weights_hash : what the file says is the SHA-256 of its weights; None where it does not say
     """
 
     path: Path
     header: Header
     tensors: Mapping[str, Tensor]
-    file_hash: str
+    recorded_weights_hash: str | None
+    _memory: mmap.mmap = field(repr=False, compare=False)
+    _start: int = field(repr=False, compare=False)
+
+    @cached_property
+    def file_hash(self) -> str:
+        """SHA-256 of the file, computed when it is first asked for."""
+        return self._hash_from(0)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 of all that follows the header, computed when it is first asked for."""
+        return self._hash_from(self._start)
+
+    def _hash_from(self, start: int) -> str:
+        digest = hashlib.sha256()
+        with memoryview(self._memory) as view:
+            for at in range(start, len(view), PIECE):
+                digest.update(view[at : at + PIECE])
+                release(self._memory)
+        return digest.hexdigest()
 
     def restore(self, part: str, module: nn.Module) -> None:
         """Put the weights of ``part`` into ``module``, which may have been made on the meta device.
 
-        So a network is never larger than the file that holds it. Raises CheckpointError naming missing
-        or extra weights and wrong shapes.
+        The module has its own copy, so it may be trained, and the file may go. Raises CheckpointError
+        naming missing or extra weights and wrong shapes.
         """
         prefix = f"{part}."
-        given = {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
         expected = module.state_dict()
-        where = f"The part {part} of {self.path}"
-        if missing := expected.keys() - given.keys():
-            raise CheckpointError(f"{where} lacks weights that its configuration asks for: {_some(missing)}.")
-        if extra := given.keys() - expected.keys():
-            raise CheckpointError(
-                f"{where} has weights that its configuration does not know: {_some(extra)}."
-            )
-        wrong = [
-            f"{key} is {_shape(given[key])} and should be {_shape(tensor)}"
-            for key, tensor in expected.items()
-            if given[key].shape != tensor.shape
-        ]
-        if wrong:
-            raise CheckpointError(f"{where} has weights of the wrong shape: {_some(wrong, sep='; ')}.")
-        module.load_state_dict({key: tensor.clone() for key, tensor in given.items()}, assign=True)
+        given = {k.removeprefix(prefix): e for k, e in self._entries().items() if k.startswith(prefix)}
+        check_names(f"The part {part} of {self.path}", expected, given)
+        copies = {}
+        for key in expected:
+            tensor = self.tensors[prefix + key]
+            # Half precision has been copied when it was made wider.
+            copies[key] = tensor.clone() if self._in_file(prefix + key) else tensor
+        module.load_state_dict(copies, assign=True)
+        release(self._memory)
+
+    def _entries(self) -> Mapping[str, _Entry]:
+        assert isinstance(self.tensors, _Weights)
+        return self.tensors.entries
+
+    def _in_file(self, key: str) -> bool:
+        dtype = self._entries()[key].dtype
+        return dtype == torch.float32 or not dtype.is_floating_point
+
+
+class _Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def check_names(where: str, expected: Mapping[str, Tensor], given: Mapping[str, _Shaped]) -> None:
+    """Whether weights are those that a module expects, by name and shape.
+
+    Raises CheckpointError that starts with ``where`` and names what is missing, extra or of the wrong shape.
+    """
+    if missing := expected.keys() - given.keys():
+        raise CheckpointError(f"{where} lacks weights that its configuration asks for: {_some(missing)}.")
+    if extra := given.keys() - expected.keys():
+        raise CheckpointError(f"{where} has weights that its configuration does not know: {_some(extra)}.")
+    wrong = [
+        f"{key} is {_shape(given[key].shape)} and should be {_shape(tensor.shape)}"
+        for key, tensor in expected.items()
+        if tuple(given[key].shape) != tuple(tensor.shape)
+    ]
+    if wrong:
+        raise CheckpointError(f"{where} has weights of the wrong shape: {_some(wrong, sep='; ')}.")
 
 
 def _some(items: Iterable[str], *, sep: str = ", ", most: int = 5) -> str:
@@ -146,26 +258,41 @@ def _some(items: Iterable[str], *, sep: str = ", ", most: int = 5) -> str:
     return sep.join(names[:most]) + rest
 
 
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a single number"
+def _shape(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
 
 
-def _check_weights(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
-    strangers = [key for key in tensors if key.partition(".")[0] not in header.models]
+def _check_parts(path: Path, header: Header, names: Iterable[str]) -> None:
+    names = list(names)
+    strangers = [key for key in names if key.partition(".")[0] not in header.models]
     if strangers:
         parts = ", ".join(header.models)
         raise CheckpointError(f"{path} has weights of no part ({parts}) of its header: {_some(strangers)}.")
-    bare = [part for part in header.models if not any(key.startswith(f"{part}.") for key in tensors)]
+    bare = [part for part in header.models if not any(key.startswith(f"{part}.") for key in names)]
     if bare:
         raise CheckpointError(f"{path} has no weights for the part {', '.join(bare)} of its header.")
-    broken = [
-        key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-    ]
+
+
+def _refuse_broken(path: Path, broken: list[str]) -> None:
     if broken:
         raise CheckpointError(
             f"{path} has weights that are not finite (NaN or infinite), so the training went wrong or "
             f"the numbers do not fit their type: {_some(broken)}."
         )
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def _prepared(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight as it is stored."""
+    return tensor.detach().to("cpu", _stored_dtype(tensor, dtype)).contiguous()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    numbers: NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
+    return numbers.data
 
 
 def save(
@@ -174,44 +301,104 @@ def save(
     state_dict: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Write a checkpoint and return its hash; a file of that name is replaced only when all is written.
+
+    One weight at a time is converted, checked and written, so ``state_dict`` may be larger than memory
+    (mapped, or made when asked for). Every weight is asked for twice: to check and to hash it before
+    anything is written, and to write it.
 
     Parameters
     ----------
     state_dict : weights named ``<part>.<name>``, as the state dict of a module that holds the parts has them
     dtype : ``torch.float16`` halves the file. Weights of one dimension (biases, normalisation) stay
         float32, since running variances may leave the range of float16 and take next to no room.
+    progress : called with (bytes done, bytes in all) after each weight, in both passes
 
     Raises CheckpointError where a weight belongs to no part or is not finite after conversion.
     """
     path = Path(path)
     if dtype not in (torch.float16, torch.float32):
         raise CheckpointError(f"Weights are stored as float32 or float16, not as {dtype}.")
-    stored = {}
-    for key, tensor in state_dict.items():
-        kept = tensor.detach().to("cpu", copy=True).contiguous()
-        if kept.is_floating_point():
-            kept = kept.to(dtype if kept.ndim > 1 else torch.float32)
-        stored[key] = kept
-    _check_weights(path, header, stored)
+    _check_parts(path, header, state_dict)
     try:
         text = json.dumps(header.model_dump(mode="json"), allow_nan=False)
     except ValueError as error:
         raise CheckpointError(f"The header for {path} holds a value that JSON can't: {error}.") from error
-    data = tensors_to_bytes(stored, metadata={ENTRY: text})
+
+    entries = _planned(path, state_dict, dtype)
+    end = sum(entry.size for entry in entries.values())
+    done = 0
+
+    def advance(entry: _Entry) -> None:
+        nonlocal done
+        done += entry.size
+        if progress is not None:
+            progress(done, 2 * end)
+
+    digest, broken = hashlib.sha256(), []
+    for key, entry in entries.items():
+        tensor = _prepared(state_dict[key], dtype)
+        if not _finite(tensor):
+            broken.append(key)
+        digest.update(_bytes(tensor))
+        advance(entry)
+    _refuse_broken(path, broken)
+
+    start = _first_bytes(entries, {ENTRY: text, HASH_ENTRY: digest.hexdigest()})
+    digest = hashlib.sha256(start)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            file.write(start)
+            for key, entry in entries.items():
+                numbers = _bytes(_prepared(state_dict[key], dtype))
+                digest.update(numbers)
+                file.write(numbers)
+                advance(entry)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return hashlib.sha256(data).hexdigest()
+    return digest.hexdigest()
+
+
+def _planned(path: Path, state_dict: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, _Entry]:
+    """Where every weight will lie behind the header, wide types first, so that each suits its place."""
+    kinds = {key: (_stored_dtype(tensor, dtype), tuple(tensor.shape)) for key, tensor in state_dict.items()}
+    unknown = [f"{key} ({kind})" for key, (kind, _) in kinds.items() if kind not in _DTYPE_NAMES]
+    if unknown:
+        raise CheckpointError(f"{path} can't hold weights of these types: {_some(unknown)}.")
+    entries: dict[str, _Entry] = {}
+    end = 0
+    for key in sorted(kinds, key=lambda key: (-kinds[key][0].itemsize, key)):
+        entries[key] = _Entry(*kinds[key], end)
+        end += entries[key].size
+    return entries
+
+
+def _stored_dtype(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    if not tensor.is_floating_point():
+        return tensor.dtype
+    return dtype if tensor.ndim > 1 else torch.float32
+
+
+def _first_bytes(entries: Mapping[str, _Entry], metadata: Mapping[str, str]) -> bytes:
+    """Length and JSON header of a file."""
+    outer: dict[str, Any] = {"__metadata__": metadata}
+    for key, entry in entries.items():
+        outer[key] = {
+            "dtype": _DTYPE_NAMES[entry.dtype],
+            "shape": entry.shape,
+            "data_offsets": [entry.start, entry.start + entry.size],
+        }
+    data = json.dumps(outer, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % ALIGNMENT)
+    return len(data).to_bytes(8, "little") + data
 
 
 def read_header(path: str | Path) -> Header:
@@ -220,27 +407,74 @@ def read_header(path: str | Path) -> Header:
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = _header_length(path, file.read(8), size)
-        return _parse_header(path, file.read(length), size)
+        return _parse_header(path, file.read(length), size)[0]
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint whole and check it.
+    """Map a checkpoint and check it whole.
 
     Raises CheckpointError where the file is absent, truncated or no checkpoint, has a header that is
     too large, malformed or of a newer version, or holds weights that are not finite or belong to no part.
     """
     path = Path(path)
     with _open(path) as file:
-        data = file.read()
-    length = _header_length(path, data[:8], len(data))
-    header = _parse_header(path, data[8 : 8 + length], len(data))
+        size = os.fstat(file.fileno()).st_size
+        length = _header_length(path, file.read(8), size)
+        header, outer = _parse_header(path, file.read(length), size)
     try:
-        raw = tensors_from_bytes(data)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Copy or make it again.") from error
-    tensors = {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in raw.items()}
-    _check_weights(path, header, tensors)
-    return Checkpoint(path, header, tensors, hashlib.sha256(data).hexdigest())
+        memory = map_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}.") from error
+    entries = _layout(path, outer, 8 + length, size)
+    _check_parts(path, header, entries)
+    weights = _Weights(memory, entries)
+    broken, read = [], 0
+    for key, entry in entries.items():
+        if not _finite(weights.stored(key)):
+            broken.append(key)
+        read += entry.size
+        if read >= PIECE:
+            release(memory)
+            read = 0
+    release(memory)
+    _refuse_broken(path, broken)
+    recorded = outer["__metadata__"].get(HASH_ENTRY)
+    recorded = recorded if isinstance(recorded, str) else None
+    return Checkpoint(path, header, weights, recorded, memory, 8 + length)
+
+
+def _layout(path: Path, outer: Mapping[str, Any], start: int, size: int) -> dict[str, _Entry]:
+    """Where every tensor lies; together they fill the file from ``start`` on without gap or overlap."""
+    found: list[tuple[int, int, str, _Entry]] = []
+    for key, value in outer.items():
+        if key == "__metadata__":
+            continue
+        try:
+            first, last = value["data_offsets"]
+            shape, dtype = tuple(value["shape"]), _DTYPES[value["dtype"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, f"{key} is not described as a tensor") from error
+        if len(shape) > MAX_DIMENSIONS or not all(
+            type(number) is int and 0 <= number < 2**48 for number in (*shape, first, last)
+        ):
+            raise _damaged(path, f"{key} has an impossible shape or place")
+        entry = _Entry(dtype, shape, start + first)
+        if last - first != entry.size:
+            raise _damaged(path, f"{key} should take {entry.size} bytes and takes {last - first}")
+        found.append((first, last, key, entry))
+    found.sort(key=lambda item: item[:2])
+    end = 0
+    for first, last, key, _ in found:
+        if first != end:
+            raise _damaged(path, f"{key} does not begin where the tensor before it ends")
+        end = last
+    if start + end != size:
+        raise _damaged(path, f"{size - start - end} bytes follow the last tensor")
+    return {key: entry for _, _, key, entry in found}
+
+
+def _damaged(path: Path, fault: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {fault}. Copy or make it again.")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -282,7 +516,8 @@ def _truncated(path: Path, expected: int, size: int) -> CheckpointError:
     )
 
 
-def _parse_header(path: Path, data: bytes, size: int) -> Header:
+def _parse_header(path: Path, data: bytes, size: int) -> tuple[Header, dict[str, Any]]:
+    """Our header, and the format's own that holds it."""
     try:
         outer = json.loads(data)
         entry = outer["__metadata__"][ENTRY]
@@ -299,7 +534,7 @@ def _parse_header(path: Path, data: bytes, size: int) -> Header:
             "Update Tramontana."
         )
     try:
-        return Header.model_validate(values)
+        return Header.model_validate(values), outer
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"

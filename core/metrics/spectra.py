@@ -12,14 +12,15 @@ unless the field is square. Power is |FFT|^2 / (M N), unwindowed unless asked ot
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.fft
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from core.metrics.deterministic import MetricError
+from core.metrics.metric import FieldMetric, Metric, MetricError, aligned
 
 Window = Literal["none", "hann"]
 Detrend = Literal["none", "mean", "linear"]
@@ -28,6 +29,9 @@ Missing = Literal["nan", "mean"]
 
 WAVELENGTHS = (10e3, 200e3)
 """Default range of the slope fit: shortest and longest wavelength [m]."""
+
+WAVELENGTHS_OF_POWER = (269e3, 20e3, 9e3, 5e3)
+"""Wavelengths at which the papers show the distribution of power [m]."""
 
 Array = NDArray[np.float64]
 
@@ -49,12 +53,12 @@ def ralsd(
     detrend : subtract the mean, or the least-squares plane, before the transform
     rings : "physical" wavenumber (default) or the index convention of "pysteps"
     missing : what to do with a field that has gaps: "nan" gives NaN for the whole spectrum (default), "mean"
-        fills gaps with the mean of the field, which lowers the power
+        fills gaps with the mean of the field, which lowers the power; a field without a value stays NaN
 
     Returns
     -------
     dims (..., wavelength), units of the field squared, from the longest wavelength to the shortest;
-    coordinate ``wavelength`` [m]. The mean (wavenumber 0) is left out.
+    coordinate ``wavelength`` [m]. The mean (wavenumber 0) is left out. Lazy for arrays of dask.
 
     Raises
     ------
@@ -66,41 +70,47 @@ def ralsd(
     _check_option("rings", rings, ("physical", "pysteps"))
     _check_option("missing", missing, ("nan", "mean"))
     dy, dx = _spacing(field, "y"), _spacing(field, "x")
-    ordered = field.transpose(..., "y", "x")
-    values = np.asarray(ordered.values, np.float64)
-    shape = values.shape[-2:]
-    gaps = np.isnan(values)
-    incomplete = gaps.any(axis=(-2, -1))
-    if gaps.any():
-        with np.errstate(invalid="ignore"):
-            count = (~gaps).sum(axis=(-2, -1), keepdims=True)
-            mean = np.nansum(values, axis=(-2, -1), keepdims=True) / np.maximum(count, 1)
-        values = np.where(gaps, mean, values)
-    values = _prepared(values, window, detrend)
+    shape = (field.sizes["y"], field.sizes["x"])
     index, weight, count, wavelength = _rings(shape, dy, dx, rings)
-    power = np.abs(scipy.fft.rfft2(values, workers=1)) ** 2 / (shape[0] * shape[1])
-    flat = (power * weight).reshape(-1, power.shape[-2] * power.shape[-1])
-    sums = np.stack([np.bincount(index, weights=row, minlength=count.size)[: count.size] for row in flat])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        density = (sums / count).reshape(*values.shape[:-2], count.size)
-    if missing == "nan":
-        density[incomplete] = np.nan
     # Ring 0 is the mean of the field; narrow fields have rings without any wave.
     keep = np.flatnonzero(count > 0)
     keep = keep[keep > 0]
-    coords = {name: c for name, c in ordered.coords.items() if not {"x", "y"} & set(c.dims)}
-    units = field.attrs.get("units")
-    return xr.DataArray(
-        density[..., keep],
-        dims=(*ordered.dims[:-2], "wavelength"),
-        coords={**coords, "wavelength": ("wavelength", wavelength[keep], {"units": "m"})},
-        name="ralsd",
-        attrs={
-            "long_name": "radially averaged power spectral density",
-            **({"units": "1" if units == "1" else f"({units})2"} if units else {}),
-            "rings": rings,
-        },
+
+    def density(values: Array) -> Array:
+        values = values.astype(np.float64)
+        gaps = np.isnan(values)
+        incomplete = gaps.any(axis=(-2, -1))
+        if incomplete.any():
+            number = (~gaps).sum(axis=(-2, -1), keepdims=True)
+            mean = np.nansum(values, axis=(-2, -1), keepdims=True) / np.maximum(number, 1)
+            values = np.where(gaps, mean, values)
+        values = _prepared(values, window, detrend)
+        power = np.abs(scipy.fft.rfft2(values, workers=1)) ** 2 / (shape[0] * shape[1])
+        flat = (power * weight).reshape(-1, index.size)
+        sums = [np.bincount(index, weights=row, minlength=count.size)[keep] / count[keep] for row in flat]
+        result = np.reshape(sums, (*values.shape[:-2], keep.size))
+        result[gaps.all(axis=(-2, -1)) if missing == "mean" else incomplete] = np.nan
+        return result
+
+    spectrum: xr.DataArray = xr.apply_ufunc(
+        density,
+        field,
+        input_core_dims=[["y", "x"]],
+        output_core_dims=[["wavelength"]],
+        exclude_dims={"y", "x"},
+        dask="parallelized",
+        dask_gufunc_kwargs={"allow_rechunk": True, "output_sizes": {"wavelength": keep.size}},
+        output_dtypes=[np.float64],
     )
+    units = field.attrs.get("units")
+    spectrum = spectrum.assign_coords(wavelength=("wavelength", wavelength[keep], {"units": "m"}))
+    spectrum = spectrum.rename("ralsd")
+    spectrum.attrs = {
+        "long_name": "radially averaged power spectral density",
+        **({"units": "1" if units == "1" else f"({units})2"} if units else {}),
+        "rings": rings,
+    }
+    return spectrum
 
 
 def spectral_slope(spectrum: xr.DataArray, *, wavelengths: tuple[float, float] = WAVELENGTHS) -> xr.DataArray:
@@ -137,7 +147,14 @@ def spectral_slope(spectrum: xr.DataArray, *, wavelengths: tuple[float, float] =
         return slope
 
     chosen = spectrum.isel(wavelength=np.flatnonzero(inside))
-    slope: xr.DataArray = xr.apply_ufunc(fit, chosen, input_core_dims=[["wavelength"]])
+    slope: xr.DataArray = xr.apply_ufunc(
+        fit,
+        chosen,
+        input_core_dims=[["wavelength"]],
+        dask="parallelized",
+        dask_gufunc_kwargs={"allow_rechunk": True},
+        output_dtypes=[np.float64],
+    )
     slope.name = "spectral_slope"
     slope.attrs = {
         "long_name": "slope of the radially averaged log-spectral density",
@@ -147,30 +164,79 @@ def spectral_slope(spectrum: xr.DataArray, *, wavelengths: tuple[float, float] =
     return slope
 
 
-def spectral_slope_loss(
-    forecast: xr.DataArray,
-    reference: xr.DataArray,
-    *,
-    wavelengths: tuple[float, float] = WAVELENGTHS,
-    window: Window = "none",
-    detrend: Detrend = "none",
-    rings: Rings = "physical",
-    missing: Missing = "nan",
-) -> xr.DataArray:
+def power_at(spectrum: xr.DataArray, wavelengths: ArrayLike = WAVELENGTHS_OF_POWER) -> xr.DataArray:
+    """Power of the rings nearest to some wavelengths, for its distribution over hours.
+
+    Parameters
+    ----------
+    spectrum : as :func:`ralsd` gives it, dims (..., wavelength)
+    wavelengths : [m], by default those of the published box plots
+
+    Nearest by the ratio of wavelengths. The result has dims (..., wavelength) with the rings' own
+    wavelengths, and ``wanted`` [m] beside them.
+
+    Raises
+    ------
+    MetricError
+        for a wavelength that lies outside of the spectrum by more than a ring.
+    """
+    known = np.asarray(spectrum["wavelength"].values, np.float64)
+    wanted = np.atleast_1d(np.asarray(wavelengths, np.float64))
+    wavenumber = 1 / known
+    step = wavenumber[0] if known.size == 1 else float(np.diff(wavenumber).max())
+    if not ((1 / wanted > wavenumber[0] - step) & (1 / wanted < wavenumber[-1] + step)).all():
+        raise MetricError(
+            f"The spectrum reaches from {known[-1] / 1e3:g} to {known[0] / 1e3:g} km; choose wavelengths "
+            f"within it, not {', '.join(f'{w / 1e3:g}' for w in wanted)} km."
+        )
+    nearest = np.abs(np.log(known[None, :] / wanted[:, None])).argmin(axis=1)
+    power = spectrum.isel(wavelength=nearest)
+    return power.assign_coords(wanted=("wavelength", wanted, {"units": "m"}))
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralSlopeLoss(FieldMetric):
     """Absolute difference of the spectral slopes of two fields, ``|a_forecast - a_reference|``.
 
-    Options as in :func:`ralsd` and :func:`spectral_slope`; the fields need not share a grid.
+    Dimensionless. Of each hour's fields, averaged over what else is in ``reduce``; hours without a slope are
+    left out. The fields need not share a grid: the reference may be the fine truth or the coarse field, as
+    published. Options as in :func:`ralsd` and :func:`spectral_slope`. Reference: Rosu et al. (arXiv 2510.23866).
     """
-    slopes = [
-        spectral_slope(
-            ralsd(field, window=window, detrend=detrend, rings=rings, missing=missing),
-            wavelengths=wavelengths,
+
+    name = "spectral_slope_loss"
+    title = "Spectral slope loss"
+    long_name = "absolute difference of spectral slopes"
+    units = "1"
+    best = "lower"
+    formula = "|a_forecast - a_reference|"
+    source = "Rosu et al. (arXiv 2510.23866)"
+    same_grid: ClassVar[bool] = False
+
+    wavelengths: tuple[float, float] = WAVELENGTHS
+    window: Window = "none"
+    detrend: Detrend = "none"
+    rings: Rings = "physical"
+    missing: Missing = "nan"
+
+    def values(self, forecast: xr.DataArray, reference: xr.DataArray) -> xr.DataArray:
+        """The difference for every field."""
+        one, other = (
+            spectral_slope(
+                ralsd(
+                    field, window=self.window, detrend=self.detrend, rings=self.rings, missing=self.missing
+                ),
+                wavelengths=self.wavelengths,
+            )
+            for field in (forecast, reference)
         )
-        for field in (forecast, reference)
-    ]
-    loss = abs(slopes[0] - slopes[1]).rename("spectral_slope_loss")
-    loss.attrs = {"long_name": "absolute difference of spectral slopes", "units": "1"}
-    return loss
+        one, other = aligned(one, other)
+        return abs(one - other)
+
+
+spectral_slope_loss = SpectralSlopeLoss()
+
+METRICS: dict[str, Metric] = {"spectral_slope_loss": spectral_slope_loss}
+"""The metrics of spectra by name."""
 
 
 def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:

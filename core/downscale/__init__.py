@@ -1,0 +1,18 @@
+"""Downscalers: anything that maps coarse and static fields to fine ones, behind one interface.
+
+Two interpolations that always come along, and networks from checkpoints. A downscaler says from the contents
+of a store why it can't run there, before anything is computed.
+"""
+
+from core.downscale.base import DownscaleError as DownscaleError
+from core.downscale.base import Downscaler as Downscaler
+from core.downscale.catalogue import find_downscalers as find_downscalers
+from core.downscale.catalogue import from_checkpoint as from_checkpoint
+from core.downscale.devices import choose_device as choose_device
+from core.downscale.devices import default_threads as default_threads
+from core.downscale.interpolations import LapseRateInterpolation as LapseRateInterpolation
+from core.downscale.interpolations import QuadraticInterpolation as QuadraticInterpolation
+from core.downscale.interpolations import interpolations as interpolations
+from core.downscale.memory import unet_bytes_per_hour as unet_bytes_per_hour
+from core.downscale.regression import UNetDownscaler as UNetDownscaler
+from core.downscale.stores import downscale_store as downscale_store

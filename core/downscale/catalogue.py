@@ -1,0 +1,60 @@
+"""Checkpoint files as downscalers: one file, or a folder of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.checkpoint import SUFFIX, CheckpointError, read_header
+from core.downscale.network import NetworkDownscaler
+from core.downscale.regression import UNetDownscaler
+
+_CLASSES: tuple[type[NetworkDownscaler], ...] = (UNetDownscaler,)
+_KINDS = {kind: runner for runner in _CLASSES for kind in runner.kinds}
+
+
+def from_checkpoint(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    memory_gib: float | None = None,
+    threads: int | None = None,
+    lazy: bool = False,
+) -> NetworkDownscaler:
+    """The downscaler of a checkpoint file.
+
+    With ``lazy`` the weights are read when they are first needed, so that faults in them show then.
+
+    Raises CheckpointError where the file can't be read or is of a kind that this version does not run.
+    """
+    kind = read_header(path).kind
+    if kind not in _KINDS:
+        raise CheckpointError(f"{path} holds a model of kind {kind}; this version runs {', '.join(_KINDS)}.")
+    downscaler = _KINDS[kind](path, device=device, memory_gib=memory_gib, threads=threads)
+    if not lazy:
+        downscaler.load()
+    return downscaler
+
+
+def find_downscalers(
+    folder: str | Path, *, device: str = "auto", memory_gib: float | None = None, threads: int | None = None
+) -> tuple[list[NetworkDownscaler], list[tuple[Path, str]]]:
+    """Every checkpoint of a folder as a downscaler, in the order of file names; no weights are read yet.
+
+    Comes with (file, reason) for those that can't be used. A folder that is not there holds none. The
+    second of two equal files is reported, not used twice.
+    """
+    found: dict[str, NetworkDownscaler] = {}
+    refused: list[tuple[Path, str]] = []
+    for path in sorted(Path(folder).glob(f"[!.]*{SUFFIX}")):
+        try:
+            downscaler = from_checkpoint(
+                path, device=device, memory_gib=memory_gib, threads=threads, lazy=True
+            )
+        except CheckpointError as error:
+            refused.append((path, str(error)))
+            continue
+        if downscaler.key in found:
+            refused.append((path, f"{path} is a copy of another checkpoint of this folder."))
+        else:
+            found[downscaler.key] = downscaler
+    return list(found.values()), refused

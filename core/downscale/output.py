@@ -1,0 +1,291 @@
+"""Fields as CF files: NetCDF or Zarr, filled hour by hour and named only when complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import netCDF4
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from core import __version__
+from core.data.store import grid_mapping_attrs
+from core.domain import Domain
+from core.downscale.base import DownscaleError
+from core.variables import VARIABLES
+
+Times = NDArray[np.datetime64]
+
+SUFFIXES = (".nc", ".zarr")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One downscaler's part of a file.
+
+    ``targets`` and ``members`` are what it gives, ``attrs`` say where the fields come from (model, hash of
+    its file, sampler, seed).
+    """
+
+    targets: tuple[str, ...]
+    members: tuple[int, ...]
+    attrs: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+class FieldFile:
+    """A file of fine fields (member, time, y, x), float32, with coordinates, CRS and provenance.
+
+    With one source its variables lie at the root of the file; with several, each has a group of its own,
+    named by its key (``xarray.open_datatree`` reads them all). The file is written under a temporary
+    name; leaving the ``with`` block names it, leaving it by an exception deletes it.
+
+    Parameters
+    ----------
+    path : ends in ``.nc`` (NetCDF 4) or ``.zarr`` (a Zarr v3 hierarchy)
+    times : every hour that will be written
+    sources : by key
+    attrs : global attributes
+    overwrite : replace what has this name, once the new file is complete
+
+    Raises DownscaleError for another suffix, or where the name is taken.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        domain: Domain,
+        times: Times,
+        sources: Mapping[str, Source],
+        *,
+        attrs: Mapping[str, str | int | float],
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        if self.path.suffix not in SUFFIXES:
+            raise DownscaleError(f"{self.path} must end in {' or '.join(SUFFIXES)}.")
+        if self.path.exists() and not overwrite:
+            raise DownscaleError(f"{self.path} exists already; give another name or delete it.")
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._groups = {key: "" if len(sources) == 1 else key for key in sources}
+        self._sources = dict(sources)
+        self._rows = {time: row for row, time in enumerate(times.astype("datetime64[ns]").tolist())}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(self._temporary)
+        self._backend: _Backend
+        try:
+            self._backend = _NetCDF(self._temporary) if self.path.suffix == ".nc" else _Zarr(self._temporary)
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            history = f"{now} downscaled by tramontana {__version__}"
+            self._backend.attrs("", {"Conventions": "CF-1.11", "history": history, **attrs})
+            for key, source in sources.items():
+                self._define(self._groups[key], domain, times, source)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _define(self, group: str, domain: Domain, times: Times, source: Source) -> None:
+        backend = self._backend
+        backend.attrs(group, source.attrs)
+        members = np.asarray(source.members, np.int32)
+        seconds = times.astype("datetime64[s]").astype(np.int64)
+        for name, values, attrs in (
+            ("member", members, {"standard_name": "realization", "long_name": "member of the ensemble"}),
+            (
+                "time",
+                seconds,
+                {
+                    "standard_name": "time",
+                    "units": "seconds since 1970-01-01",
+                    "calendar": "proleptic_gregorian",
+                    "axis": "T",
+                },
+            ),
+            ("y", domain.fine.y, _axis("y")),
+            ("x", domain.fine.x, _axis("x")),
+        ):
+            backend.coordinate(group, name, values, attrs)
+        backend.scalar(group, "spatial_ref", grid_mapping_attrs(domain.fine))
+        shape = (members.size, times.size, *domain.fine.shape)
+        for name in source.targets:
+            backend.field(group, name, shape, {**VARIABLES[name].attrs, "grid_mapping": "spatial_ref"})
+
+    def write(self, key: str, fields: xr.Dataset) -> None:
+        """Write fields (member, time, y, x) of some hours and members of one source.
+
+        Raises DownscaleError for hours, members or variables that were not announced.
+        """
+        source = self._sources[key]
+        hours = fields["time"].values.astype("datetime64[ns]").tolist()
+        members = fields["member"].values.tolist()
+        if not set(hours) <= self._rows.keys() or not set(members) <= set(source.members):
+            raise DownscaleError(f"Hours or members were given that {self.path} was not made for.")
+        if set(fields.data_vars) != set(source.targets):
+            raise DownscaleError(f"{self.path} takes {', '.join(source.targets)} of {key}.")
+        for name in source.targets:
+            values = fields[name].transpose("member", "time", "y", "x").values
+            for i, member in enumerate(members):
+                for j, hour in enumerate(hours):
+                    place = (source.members.index(member), self._rows[hour])
+                    self._backend.put(self._groups[key], name, place, values[i, j])
+
+    def _abandon(self) -> None:
+        backend = getattr(self, "_backend", None)
+        if backend is not None:
+            backend.close()
+        _remove(self._temporary)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        self._backend.close()
+        try:
+            if self.path.is_dir():
+                # A folder can't be renamed onto one that holds something.
+                _remove(self.path)
+            self._temporary.replace(self.path)
+        except BaseException:
+            _remove(self._temporary)
+            raise
+
+
+def _axis(name: str) -> dict[str, str]:
+    return {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class _Backend(Protocol):
+    """The few things a file format must do; a group is named "" at the root."""
+
+    def attrs(self, group: str, values: Mapping[str, Any]) -> None: ...
+
+    def coordinate(self, group: str, name: str, values: NDArray[Any], attrs: Mapping[str, Any]) -> None: ...
+
+    def scalar(self, group: str, name: str, attrs: Mapping[str, Any]) -> None: ...
+
+    def field(
+        self, group: str, name: str, shape: tuple[int, int, int, int], attrs: Mapping[str, Any]
+    ) -> None: ...
+
+    def put(self, group: str, name: str, place: tuple[int, int], values: NDArray[np.float32]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+FIELD_DIMS = ("member", "time", "y", "x")
+
+
+class _NetCDF:
+    def __init__(self, path: Path) -> None:
+        self._file = netCDF4.Dataset(str(path), "w", format="NETCDF4")
+
+    def _group(self, name: str) -> Any:
+        return self._file.createGroup(name) if name else self._file
+
+    def attrs(self, group: str, values: Mapping[str, Any]) -> None:
+        self._group(group).setncatts(dict(values))
+
+    def coordinate(self, group: str, name: str, values: NDArray[Any], attrs: Mapping[str, Any]) -> None:
+        node = self._group(group)
+        node.createDimension(name, values.size)
+        variable = node.createVariable(name, values.dtype, (name,))
+        variable.setncatts(dict(attrs))
+        variable[:] = values
+
+    def scalar(self, group: str, name: str, attrs: Mapping[str, Any]) -> None:
+        variable = self._group(group).createVariable(name, "i4", ())
+        variable.setncatts(dict(attrs))
+        variable[...] = 0
+
+    def field(
+        self, group: str, name: str, shape: tuple[int, int, int, int], attrs: Mapping[str, Any]
+    ) -> None:
+        variable = self._group(group).createVariable(
+            name,
+            "f4",
+            FIELD_DIMS,
+            fill_value=np.float32(np.nan),
+            chunksizes=(1, 1, *shape[2:]),
+            compression="zlib",
+            complevel=1,
+            shuffle=True,
+        )
+        variable.setncatts(dict(attrs))
+
+    def put(self, group: str, name: str, place: tuple[int, int], values: NDArray[np.float32]) -> None:
+        self._group(group)[name][place] = values
+
+    def close(self) -> None:
+        if self._file.isopen():
+            self._file.close()
+
+
+class _Zarr:
+    def __init__(self, path: Path) -> None:
+        self._root = zarr.create_group(str(path), zarr_format=3)
+
+    def _group(self, name: str) -> zarr.Group:
+        return self._root.require_group(name) if name else self._root
+
+    def attrs(self, group: str, values: Mapping[str, Any]) -> None:
+        self._group(group).attrs.update(dict(values))
+
+    def _array(
+        self,
+        group: str,
+        name: str,
+        shape: Sequence[int],
+        dims: Sequence[str],
+        attrs: Mapping[str, Any],
+        **options: Any,
+    ) -> zarr.Array[Any]:
+        array = self._group(group).create_array(name, shape=tuple(shape), dimension_names=dims, **options)
+        array.attrs.update(dict(attrs))
+        return array
+
+    def coordinate(self, group: str, name: str, values: NDArray[Any], attrs: Mapping[str, Any]) -> None:
+        options = {"dtype": values.dtype, "chunks": values.shape, "fill_value": 0}
+        self._array(group, name, values.shape, (name,), attrs, **options)[...] = values
+
+    def scalar(self, group: str, name: str, attrs: Mapping[str, Any]) -> None:
+        self._array(group, name, (), (), attrs, dtype="int32", fill_value=0)
+
+    def field(
+        self, group: str, name: str, shape: tuple[int, int, int, int], attrs: Mapping[str, Any]
+    ) -> None:
+        options = {
+            "dtype": "float32",
+            "chunks": (1, 1, *shape[2:]),
+            "fill_value": np.nan,
+            "compressors": BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+        }
+        self._array(group, name, shape, FIELD_DIMS, attrs, **options)
+
+    def put(self, group: str, name: str, place: tuple[int, int], values: NDArray[np.float32]) -> None:
+        array: Any = self._group(group)[name]
+        array[place] = values
+
+    def close(self) -> None: ...
+
+

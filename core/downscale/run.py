@@ -1,0 +1,169 @@
+"""A run: downscalers over hours and members of a store, into one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from core.data.store import Store, as_times
+from core.downscale.base import Downscaler, DownscaleError
+from core.downscale.generative import GenerativeDownscaler
+from core.downscale.network import NetworkDownscaler
+from core.downscale.output import FieldFile, Source
+from core.downscale.sampling import Sampling, SamplingStep
+from core.downscale.start_noise import NoiseFile
+from core.downscale.stores import inputs_held, refuse_obstacles
+
+READ_HOURS = 24
+"""Hours whose coarse fields are in memory at once."""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    label : of the downscaler at work
+    hour : the first of those computed now
+    step, steps : of the sampler; 1 of 1 for downscalers without one
+    done, total : fields (hours x members of all downscalers); ``done`` counts parts of them
+    """
+
+    label: str
+    hour: np.datetime64
+    step: int
+    steps: int
+    done: float
+    total: int
+
+
+def downscale_to_file(
+    store: Store,
+    downscalers: Sequence[Downscaler],
+    path: str | Path,
+    hours: ArrayLike | None = None,
+    *,
+    members: Sequence[int] = (0,),
+    sampling: Sampling | None = None,
+    noise: NoiseFile | None = None,
+    batch: int | None = None,
+    overwrite: bool = False,
+) -> Iterator[RunProgress]:
+    """Write the fields of downscalers to a NetCDF or Zarr file, hour by hour, telling how it goes.
+
+    The file holds every target as float32 (member, time, y, x) with CF attributes, CRS and where it comes
+    from: data, model file and its hash, sampler, seed. Downscalers that give one field have member 0
+    alone. Nothing is left where the run is closed early or fails.
+
+    Parameters
+    ----------
+    path : ends in ``.nc`` or ``.zarr``; see :class:`core.downscale.output.FieldFile`
+    hours : of the store, by default all
+    members : of downscalers that are ``stochastic``
+    sampling, noise, batch : as in :meth:`core.downscale.generative.GenerativeDownscaler.sample`
+
+    Raises DownscaleError, before anything is computed, where a downscaler can't run or the name is taken.
+    """
+    sampling = sampling or Sampling()
+    times = store.hours if hours is None else as_times(hours)
+    if not times.size or not downscalers:
+        raise DownscaleError("A run needs at least one hour and one downscaler.")
+    if len(np.unique(times)) < times.size:
+        raise DownscaleError("Every hour can be in a file once only.")
+    if len({downscaler.key for downscaler in downscalers}) < len(downscalers):
+        raise DownscaleError("A downscaler was named twice.")
+    refuse_obstacles(store, downscalers)
+    sources = {d.key: _source(store, d, members, sampling, noise) for d in downscalers}
+    names = ", ".join(downscaler.label for downscaler in downscalers)
+    file = FieldFile(
+        path,
+        store.domain,
+        times,
+        sources,
+        attrs={
+            "title": f"{names} on {store.attrs.get('title', store.path.name)}",
+            "data_source": str(store.attrs.get("source", "")),
+            "data_fingerprint": str(store.attrs.get("fingerprint", "")),
+            "synthetic": int(bool(store.attrs.get("synthetic"))),
+        },
+        overwrite=overwrite,
+    )
+    return _run(store, downscalers, file, sources, times, sampling, noise, batch)
+
+
+def _run(
+    store: Store,
+    downscalers: Sequence[Downscaler],
+    file: FieldFile,
+    sources: dict[str, Source],
+    times: NDArray[np.datetime64],
+    sampling: Sampling,
+    noise: NoiseFile | None,
+    batch: int | None,
+) -> Iterator[RunProgress]:
+    static = store.read_static() if store.contents.statics else None
+    total = sum(len(source.members) for source in sources.values()) * times.size
+    before = 0
+    with file:
+        for downscaler in downscalers:
+            members = sources[downscaler.key].members
+            names = inputs_held(store, [downscaler])
+            at_once = READ_HOURS if isinstance(downscaler, GenerativeDownscaler) else 1
+            for start in range(0, times.size, at_once):
+                chunk = times[start : start + at_once]
+                coarse = store.read_coarse(chunk, names)
+                if not isinstance(downscaler, GenerativeDownscaler):
+                    fields = downscaler.downscale(coarse, static, store.domain)
+                    file.write(downscaler.key, fields.expand_dims(member=[0]))
+                    done = float(before + chunk.size)
+                    yield RunProgress(downscaler.label, chunk[-1], 1, 1, done, total)
+                else:
+                    for event in downscaler.sample(
+                        coarse, static, store.domain, members, sampling, noise=noise, batch=batch
+                    ):
+                        if isinstance(event, SamplingStep):
+                            done = before + event.done
+                            where = (event.hours[0], event.step, event.steps)
+                            yield RunProgress(downscaler.label, *where, done, total)
+                        else:
+                            file.write(downscaler.key, event)
+                before += chunk.size * len(members)
+
+
+def _source(
+    store: Store,
+    downscaler: Downscaler,
+    members: Sequence[int],
+    sampling: Sampling,
+    noise: NoiseFile | None,
+) -> Source:
+    targets = downscaler.targets
+    attrs: dict[str, str | int | float] = {"downscaler": downscaler.label}
+    if isinstance(downscaler, NetworkDownscaler):
+        attrs |= {
+            "model_kind": downscaler.header.kind,
+            "model_file": downscaler.path.name,
+            "model_sha256": downscaler.file_hash,
+        }
+    else:
+        # Interpolations give what the store has.
+        targets = tuple(name for name in targets if name in store.contents.predictors)
+    if not isinstance(downscaler, GenerativeDownscaler):
+        return Source(targets, (0,), attrs)
+    attrs |= {
+        "sampler": sampling.sampler,
+        "sampler_steps": sampling.steps,
+        "sampler_timesteps": sampling.spacing,
+        "sampler_eta": sampling.eta,
+        # Text, since a seed may be larger than the whole numbers of NetCDF attributes.
+        "seed": str(sampling.seed),
+    }
+    if noise is not None:
+        attrs |= {"start_noise_file": noise.path.name, "start_noise_sha256": noise.file_hash}
+    return Source(targets, tuple(members), attrs)

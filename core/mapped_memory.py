@@ -1,0 +1,34 @@
+"""Tensors that lie in a mapped file, and giving back the memory that reading them took."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """A private map of a whole file: nothing that is written to it reaches the file. OSError if it fails."""
+    with path.open("rb") as file:
+        # Copy on write, because PyTorch warns of buffers that it could not write to.
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def mapped_tensor(memory: mmap.mmap, start: int, count: int, dtype: torch.dtype) -> Tensor:
+    """``count`` numbers of a map from byte ``start`` on; a copy where the start does not suit the type."""
+    if count == 0:
+        return torch.empty(0, dtype=dtype)
+    if start % dtype.itemsize:
+        return torch.frombuffer(bytearray(memory[start : start + count * dtype.itemsize]), dtype=dtype)
+    return torch.frombuffer(memory, dtype=dtype, count=count, offset=start)
+
+
+def release(memory: mmap.mmap) -> None:
+    """Let the system take back the memory that reading a map took; what is needed again is read again.
+
+    Changes to the map are lost. Does nothing where the system has no such call.
+    """
+    if hasattr(memory, "madvise"):
+        memory.madvise(mmap.MADV_DONTNEED)
