@@ -6,16 +6,19 @@ Modules are imported inside the commands, so that `tramontana --help` answers at
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from csv import reader as csv_reader
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from core.downscale import RunProgress
 
 app = typer.Typer(
     help="Tramontana: explore generative downscaling of near-surface weather.",
@@ -304,6 +307,106 @@ def evaluate(
     say(markdown_table(scores))
     if csv is not None:
         scores.to_dataframe().to_csv(csv)
+
+
+@app.command()
+def downscale(
+    store: Annotated[Path, typer.Argument(help="Store with the predictors.")],
+    models: Annotated[
+        list[str],
+        typer.Option("--model", help="A model file, or quadratic or lapse_rate; several are allowed."),
+    ],
+    out_path: Annotated[Path, typer.Option("--out", help="File to write: name.zarr or name.nc.")],
+    members: Annotated[
+        int, typer.Option(min=1, help="Members of the ensemble, for models with several.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Decides, with hour and member, the noise.")] = 0,
+    sampler: Annotated[Literal["dpmpp_2m", "ddim", "heun"], typer.Option()] = "dpmpp_2m",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")] = 15,
+    eta: Annotated[float, typer.Option(min=0, max=1, help="Noise added in each step of ddim.")] = 0.0,
+    timesteps: Annotated[
+        Literal["published", "trailing", "karras", "logsnr"] | None,
+        typer.Option(help="Where the steps lie; by default what suits the sampler (ddim: published)."),
+    ] = None,
+    hours: Annotated[
+        tuple[datetime, datetime] | None,
+        typer.Option(
+            help="First and last hour (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M"]
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test (blocked weeks), or all.")] = "all",
+    noise: Annotated[
+        Path | None,
+        typer.Option(help="NetCDF with the variable noise (time, member, channel, y, x) to start from."),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Fields computed together; by default what fits into memory.")
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0, help="Memory for the fields of a batch [GiB]; 2 by default on the CPU."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
+) -> None:
+    """Fine fields of models over hours and members, as one CF file (NetCDF or Zarr)."""
+    import numpy as np
+
+    from core.data.samples import split_hours
+    from core.data.store import Store
+    from core.downscale import NoiseFile, Sampling, downscale_to_file, from_checkpoint, interpolations
+
+    opened = Store.open(store)
+    times = split_hours(opened.hours, split)
+    if hours is not None:
+        first, last = (np.datetime64(hour, "ns") for hour in hours)
+        times = times[(times >= first) & (times <= last)]
+        if not times.size:
+            raise ValueError(f"{store} has no hour from {hours[0]} to {hours[1]} in the split {split}.")
+    sampling = Sampling.checked(sampler=sampler, steps=steps, seed=seed, eta=eta, timesteps=timesteps)
+    simple = {downscaler.key: downscaler for downscaler in interpolations()}
+    options = {"device": device, "memory_gib": memory, "threads": threads}
+    downscalers = [simple.get(name) or from_checkpoint(name, **options) for name in models]
+    start = None if noise is None else NoiseFile(noise, seed=seed)
+    for downscaler in downscalers:
+        if members > 1 and not downscaler.stochastic:
+            say(f"{downscaler.label} gives one field an hour: member 0.", err)
+    run = downscale_to_file(
+        opened,
+        downscalers,
+        out_path,
+        times,
+        members=range(members),
+        sampling=sampling,
+        noise=start,
+        batch=batch,
+        overwrite=overwrite,
+    )
+    try:
+        show_run(run)
+    except KeyboardInterrupt:
+        err.print("Stopped. Nothing was written.")
+        raise typer.Exit(130) from None
+    made = ", ".join(
+        f"{d.label} ({members} members)" if d.stochastic and members > 1 else d.label for d in downscalers
+    )
+    say(f"Wrote {out_path}: {times.size} hours of {made}.")
+
+
+def show_run(run: Generator[RunProgress, None, None]) -> None:
+    """Go through a run with a bar that shows the fields done and the step of the sampler."""
+    from contextlib import closing
+
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with closing(run), Progress(*columns, TimeRemainingColumn(), console=err) as bar:
+        task = bar.add_task("Starting", total=None)
+        for at in run:
+            hour = str(at.hour)[:13].replace("T", " ")
+            step = f", step {at.step} of {at.steps}" if at.steps > 1 else ""
+            bar.update(task, description=f"{at.label}, {hour} UTC{step}", completed=at.done, total=at.total)
 
 
 @checkpoint.command("show")

@@ -302,6 +302,7 @@ def save(
     *,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
+    origin: str | Path | None = None,
 ) -> str:
     """Write a checkpoint and return its hash; a file of that name is replaced only when all is written.
 
@@ -315,6 +316,7 @@ def save(
     dtype : ``torch.float16`` halves the file. Weights of one dimension (biases, normalisation) stay
         float32, since running variances may leave the range of float16 and take next to no room.
     progress : called with (bytes done, bytes in all) after each weight, in both passes
+    origin : file that the weights come from, which errors then name
 
     Raises CheckpointError where a weight belongs to no part or is not finite after conversion.
     """
@@ -344,7 +346,7 @@ def save(
             broken.append(key)
         digest.update(_bytes(tensor))
         advance(entry)
-    _refuse_broken(path, broken)
+    _refuse_broken(Path(origin or path), broken)
 
     start = _first_bytes(entries, {ENTRY: text, HASH_ENTRY: digest.hexdigest()})
     digest = hashlib.sha256(start)

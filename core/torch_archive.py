@@ -59,9 +59,11 @@ class _Guarded(FileIO):
     """A file that refuses to be read in large pieces, so that a forged directory takes no memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0 or size > MAX_DIRECTORY_BYTES:
+        most = MAX_DIRECTORY_BYTES + 1
+        data = super().read(most if size is None or size < 0 else min(size, most))
+        if len(data) > MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile("its directory is too large")
-        return super().read(size)
+        return data
 
 
 class TorchArchive:
@@ -136,7 +138,7 @@ class TorchArchive:
         arguments = value.arguments or ()
         if not 4 <= len(arguments) <= 7:
             raise self._fault(what, "is described incompletely")
-        storage, offset, size, stride = arguments[:4]
+        storage, offset, size, stride, *_ = arguments
         dtype, key, count = self._storage(storage, what)
         if not (_counts((offset,)) and _counts(size) and _counts(stride) and len(size) == len(stride)):
             raise self._fault(what, "has an impossible size, stride or offset")

@@ -8,7 +8,7 @@ name        method                                                              
 ``dpmpp_2m`` DPM-Solver++ (2M), Lu et al., arXiv 2211.01095, algorithm 2: second     n
             order from the estimates of two steps
 ``heun``    Heun's second-order method, Karras et al., arXiv 2206.00364,             2 n - 1
-            algorithm 1 without churn
+            algorithm 1, in sigma
 =========== ======================================================================= ===================
 
 All are generators with one signature that yield a :class:`Step` after each of their n steps, so that a
@@ -27,7 +27,7 @@ Where the steps lie (``timesteps``):
 ``"karras"``
     sigma**(1/7) evenly spaced from the noisiest t to t = 0 (Karras et al., eq. 5 with rho = 7).
 ``"logsnr"``
-    log(sigma) evenly spaced from the noisiest t to t = 0 (Lu et al., section 4).
+    log(sigma) evenly spaced from the noisiest t to t = 0 (Lu et al., arXiv 2206.00927).
 a sequence of numbers
     these t, falling, whole or fractional.
 
@@ -140,7 +140,10 @@ def time_steps(schedule: Schedule, steps: int, spacing: Spacing | Sequence[float
         sigmas = np.exp(np.log(high) * (1 - ramp) + np.log(low) * ramp)
     else:
         raise ValueError(f"Steps are spaced published, trailing, karras or logsnr, not {spacing}.")
-    return schedule.time(sigmas)
+    times = schedule.time(sigmas)
+    # Not almost 0 and almost the last, as the logarithm has it.
+    times[-1], times[0] = 0.0, last
+    return times
 
 
 @dataclass(frozen=True)

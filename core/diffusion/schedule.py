@@ -160,7 +160,7 @@ def _check(parameterization: str) -> None:
 def _series(steps: int, beta_start: float, beta_end: float) -> tuple[NDArray[np.float64], ...]:
     """Betas, alpha_bar and log(sigma) of every step, (steps,) each."""
     betas: NDArray[np.float64] = np.square(np.linspace(beta_start**0.5, beta_end**0.5, steps))
-    alpha_bar = np.cumprod(1.0 - betas)
+    alpha_bar = np.cumprod(1.0 - betas, dtype=np.float64)
     log_sigmas = 0.5 * (np.log1p(-alpha_bar) - np.log(alpha_bar))
     for values in (betas, alpha_bar, log_sigmas):
         values.flags.writeable = False

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.checkpoint import SUFFIX, CheckpointError, read_header
+from core.downscale.generative import GenerativeDownscaler
 from core.downscale.network import NetworkDownscaler
 from core.downscale.regression import UNetDownscaler
 
-_CLASSES: tuple[type[NetworkDownscaler], ...] = (UNetDownscaler,)
+_CLASSES: tuple[type[NetworkDownscaler], ...] = (UNetDownscaler, GenerativeDownscaler)
 _KINDS = {kind: runner for runner in _CLASSES for kind in runner.kinds}
 
 

@@ -1,9 +1,9 @@
 """Latent diffusion: ensembles of fine fields, step by step.
 
-The order of work follows what each part depends on. The statics are encoded once per run, the UNet's mean and
-the context once per hour, and only the denoiser runs for every member and step. Hours and members are computed
-together, as many as the memory budget allows; since the noise of a member depends on seed, hour, member and
-step alone, the fields do not depend on how they were put together, but for rounding.
+The order of work follows what each part depends on. The statics are encoded once per run, the UNet's mean
+and the context once per hour, and only the denoiser runs for every member and step. Hours and members are
+computed together, as many as the memory budget allows; since the noise of a member depends on seed, hour,
+member and step alone, fields do not depend on how they were put together, but for rounding.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from core.checkpoint import Checkpoint, CheckpointError
 from core.diffusion.samplers import SAMPLERS, Step, time_steps
+from core.diffusion.schedule import Schedule
 from core.domain import Domain
 from core.downscale.base import DownscaleError, fine_dataset
 from core.downscale.devices import batch_size, torch_threads
@@ -36,13 +37,12 @@ from core.downscale.sampling import Sampling, SamplingStep
 from core.downscale.start_noise import Noise, seeded
 from core.models.conditioner import ConditionerConfig
 from core.models.denoiser import DenoiserConfig
-from core.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
+from core.models.latent_diffusion import PARTS, LatentDiffusion, LatentDiffusionConfig
 from core.models.vae import VAEConfig
 from core.variables import STATIC_CHANNELS, VARIABLES
 
 Precision = Literal["float32", "bfloat16"]
 
-PARTS = ("unet", "vae", "conditioner", "denoiser")
 KEPT_HOURS = 8
 MOST_MEMBERS = 2**32
 MEMBER_ATTRS = {"standard_name": "realization", "long_name": "member of the ensemble"}
@@ -85,8 +85,8 @@ class GenerativeDownscaler(NetworkDownscaler):
     """The latent diffusion model of a checkpoint, LDM_res or LDM_PDE.
 
     A field is the UNet's mean plus the decoded latent that the denoiser makes of noise (Tomasi, Franch and
-    Cristoforetti, arXiv 2406.13627, section 3). :meth:`sample` gives ensembles and can be followed and stopped
-    after every step, :meth:`downscale` gives member 0 with the default :class:`Sampling`.
+    Cristoforetti, arXiv 2406.13627, section 3). :meth:`sample` gives ensembles and can be followed and
+    stopped after every step, :meth:`downscale` gives member 0 with the default :class:`Sampling`.
 
     Parameters
     ----------
@@ -205,8 +205,8 @@ class GenerativeDownscaler(NetworkDownscaler):
         a :class:`SamplingStep` after each step, and whenever an hour is done a Dataset of it, in order:
         targets as in :meth:`downscale` with dims (member, time, y, x) and one hour each
 
-        Closing the iterator stops the work. Fields agree to rounding however they are batched, and bit for bit
-        with the same batches, threads and machine.
+        Closing the iterator stops the work. Fields agree to rounding however they are batched, and bit for
+        bit with the same batches, threads and machine.
 
         Raises DownscaleError, at once, where an input is missing, incomplete or on another grid.
         """
@@ -261,7 +261,7 @@ class GenerativeDownscaler(NetworkDownscaler):
             )
             for first in range(0, len(fields), at_once):
                 some = slice(first, first + at_once)
-                made += self._decode(model, latents[some], conditions[some]).split(1)
+                made += list(self._decode(model, latents[some], conditions[some]).unsqueeze(1))
             while len(made) >= run.members:
                 # Fields are ordered by hour, so the first ones belong to one.
                 of_hour = run.fields[start + len(fields) - len(made) :][: run.members]
@@ -273,14 +273,13 @@ class GenerativeDownscaler(NetworkDownscaler):
     ) -> Iterator[Step]:
         """Steps of the sampler for some fields, led by a step 0 whose state is the noise."""
         sampling = run.sampling
-        height, width = run.domain.coarse.shape
-        shape = (self._config.denoiser.in_channels, height, width)
+        shape = model.latent_shape(run.statics)
 
         def noise(step: int) -> Tensor:
             drawn = [run.noise(shape, field.hour, field.member, step) for field in fields]
             return torch.stack(drawn).to(self.device)
 
-        schedule = self._config.schedule
+        schedule = Schedule()
         start = noise(0)
         total = len(time_steps(schedule, sampling.steps, sampling.spacing))
         yield Step(0, total, math.nan, start, start)
@@ -324,7 +323,7 @@ class GenerativeDownscaler(NetworkDownscaler):
                     coarse, static = coarse.to(self.device), run.statics.to(self.device)
                     if self._kept_static is None or self._kept_static[0] != static_key:
                         self._kept_static = static_key, model.conditioner.encode_static(static)
-                    context = model.conditioner.contexts(coarse, self._kept_static[1])
+                    context = model.condition(coarse, static, encoded_static=self._kept_static[1])
                     self._kept[key] = _Condition(model.mean(coarse, static).float(), context)
             self._kept.move_to_end(key)
             while len(self._kept) > KEPT_HOURS:

@@ -8,7 +8,7 @@ import xarray as xr
 from core import interpolation
 from core.data.store import Contents
 from core.domain import Domain
-from core.downscale.base import Downscaler, DownscaleError, check_grid, fine_dataset, read_field
+from core.downscale.base import DownscaleError, Downscaler, check_grid, fine_dataset, read_field
 from core.variables import TARGETS, VARIABLES
 
 

@@ -1,7 +1,7 @@
 """How much memory networks take per field, so that batches fit; estimates are upper bounds.
 
-What is counted are the fields inside a network at its peak, in inference. Weights, and what every process takes,
-come on top.
+What is counted are the fields inside a network at its peak, in inference. Weights, and what every process
+takes, come on top.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ def denoiser_bytes_per_field(config: DenoiserConfig, domain: Domain, latent_rati
     """
     height, width = domain.fine.shape
     pixels = height * width // latent_ratio**2
-    # A skip per residual block and the first; then those before each halving.
+    # One skip for each residual block, and one for the convolution that leads to each level.
     skips = sum(
-        channels * (config.residual_blocks + 1) * 0.25**level for level, channels in enumerate(config.channels)
+        channels * (config.residual_blocks + 1) * 0.25**level
+        for level, channels in enumerate(config.channels)
     )
     context = sum(channels * 0.25**level for level, channels in enumerate(config.context_channels))
     both = config.channels[0] + config.context_channels[0]
-    return BYTES * pixels * math.ceil(8 * both + 2 * config.channels[0] + skips + context + 8 * config.in_channels)
+    channels = 8 * both + 2 * config.channels[0] + skips + context + 8 * config.in_channels
+    return BYTES * pixels * math.ceil(channels)

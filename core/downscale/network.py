@@ -18,7 +18,7 @@ from core.checkpoint import Checkpoint, CheckpointError, Header, load, read_head
 from core.data.samples import SampleError
 from core.data.store import Contents
 from core.domain import Domain
-from core.downscale.base import Downscaler, DownscaleError, check_grid
+from core.downscale.base import DownscaleError, Downscaler, check_grid
 from core.downscale.devices import choose_device, default_threads
 
 NETWORK_STATICS = ("orography", "land_cover", "latitude")
@@ -95,7 +95,7 @@ class NetworkDownscaler(Downscaler):
         with self._lock:
             if self._network is None:
                 checkpoint = load(self.path)
-                if checkpoint.file_hash != self.file_hash:
+                if file_hash(self.path) != self.file_hash:
                     raise CheckpointError(f"{self.path} has changed since it was opened; open it again.")
                 network = self._build(checkpoint).eval().requires_grad_(False).to(self.device)
                 if self.device.type == "cpu":

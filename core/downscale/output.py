@@ -42,6 +42,15 @@ class Source:
     attrs: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
+def check_output(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raise DownscaleError where a file of fields can't have this name."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise DownscaleError(f"{path} must end in {' or '.join(SUFFIXES)}.")
+    if path.exists() and not overwrite:
+        raise DownscaleError(f"{path} exists already; give another name, or delete it.")
+
+
 class FieldFile:
     """A file of fine fields (member, time, y, x), float32, with coordinates, CRS and provenance.
 
@@ -71,10 +80,7 @@ class FieldFile:
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
-        if self.path.suffix not in SUFFIXES:
-            raise DownscaleError(f"{self.path} must end in {' or '.join(SUFFIXES)}.")
-        if self.path.exists() and not overwrite:
-            raise DownscaleError(f"{self.path} exists already; give another name or delete it.")
+        check_output(self.path, overwrite=overwrite)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._groups = {key: "" if len(sources) == 1 else key for key in sources}
         self._sources = dict(sources)
@@ -287,5 +293,3 @@ class _Zarr:
         array[place] = values
 
     def close(self) -> None: ...
-
-

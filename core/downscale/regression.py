@@ -47,9 +47,7 @@ class UNetDownscaler(NetworkDownscaler):
         result = torch.empty(len(inputs), len(self.targets), *domain.fine.shape)
         with torch.inference_mode(), torch_threads(self.threads):
             statics = statics.to(self.device)
-            size = batch_size(
-                unet_bytes_per_hour(self._unet_config, domain), self.device, self.memory_gib
-            )
+            size = batch_size(unet_bytes_per_hour(self._unet_config, domain), self.device, self.memory_gib)
             for start in range(0, len(inputs), size):
                 fine = model(inputs[start : start + size].to(self.device), statics)
                 result[start : start + size] = normalization.targets_from_tensor(fine, self.targets)

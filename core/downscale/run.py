@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from core.data.store import Store, as_times
-from core.downscale.base import Downscaler, DownscaleError
+from core.downscale.base import DownscaleError, Downscaler
 from core.downscale.generative import GenerativeDownscaler
 from core.downscale.network import NetworkDownscaler
-from core.downscale.output import FieldFile, Source
+from core.downscale.output import FieldFile, Source, check_output
 from core.downscale.sampling import Sampling, SamplingStep
 from core.downscale.start_noise import NoiseFile
 from core.downscale.stores import inputs_held, refuse_obstacles
@@ -54,7 +53,7 @@ def downscale_to_file(
     noise: NoiseFile | None = None,
     batch: int | None = None,
     overwrite: bool = False,
-) -> Iterator[RunProgress]:
+) -> Generator[RunProgress, None, None]:
     """Write the fields of downscalers to a NetCDF or Zarr file, hour by hour, telling how it goes.
 
     The file holds every target as float32 (member, time, y, x) with CF attributes, CRS and where it comes
@@ -79,61 +78,60 @@ def downscale_to_file(
     if len({downscaler.key for downscaler in downscalers}) < len(downscalers):
         raise DownscaleError("A downscaler was named twice.")
     refuse_obstacles(store, downscalers)
+    check_output(path, overwrite=overwrite)
     sources = {d.key: _source(store, d, members, sampling, noise) for d in downscalers}
     names = ", ".join(downscaler.label for downscaler in downscalers)
-    file = FieldFile(
-        path,
-        store.domain,
-        times,
-        sources,
-        attrs={
-            "title": f"{names} on {store.attrs.get('title', store.path.name)}",
-            "data_source": str(store.attrs.get("source", "")),
-            "data_fingerprint": str(store.attrs.get("fingerprint", "")),
-            "synthetic": int(bool(store.attrs.get("synthetic"))),
-        },
-        overwrite=overwrite,
-    )
-    return _run(store, downscalers, file, sources, times, sampling, noise, batch)
+    attrs: dict[str, str | int | float] = {
+        "title": f"{names} on {store.attrs.get('title', store.path.name)}",
+        "data_source": str(store.attrs.get("source", "")),
+        "data_fingerprint": str(store.attrs.get("fingerprint", "")),
+        "synthetic": int(bool(store.attrs.get("synthetic"))),
+    }
+
+    def events() -> Generator[RunProgress, None, None]:
+        # Made here, so that a run that is never begun leaves nothing behind.
+        with FieldFile(path, store.domain, times, sources, attrs=attrs, overwrite=overwrite) as file:
+            done = 0
+            total = sum(len(source.members) for source in sources.values()) * times.size
+            for downscaler in downscalers:
+                given = sources[downscaler.key].members
+                for hour, step, steps, part in _fields(
+                    store, downscaler, file, times, given, sampling, noise, batch
+                ):
+                    yield RunProgress(downscaler.label, hour, step, steps, done + part, total)
+                done += len(given) * times.size
+
+    return events()
 
 
-def _run(
+def _fields(
     store: Store,
-    downscalers: Sequence[Downscaler],
+    downscaler: Downscaler,
     file: FieldFile,
-    sources: dict[str, Source],
     times: NDArray[np.datetime64],
+    members: Sequence[int],
     sampling: Sampling,
     noise: NoiseFile | None,
     batch: int | None,
-) -> Iterator[RunProgress]:
+) -> Iterator[tuple[np.datetime64, int, int, float]]:
+    """Write the fields of one downscaler; yields hour, step, steps, and fields done."""
     static = store.read_static() if store.contents.statics else None
-    total = sum(len(source.members) for source in sources.values()) * times.size
-    before = 0
-    with file:
-        for downscaler in downscalers:
-            members = sources[downscaler.key].members
-            names = inputs_held(store, [downscaler])
-            at_once = READ_HOURS if isinstance(downscaler, GenerativeDownscaler) else 1
-            for start in range(0, times.size, at_once):
-                chunk = times[start : start + at_once]
-                coarse = store.read_coarse(chunk, names)
-                if not isinstance(downscaler, GenerativeDownscaler):
-                    fields = downscaler.downscale(coarse, static, store.domain)
-                    file.write(downscaler.key, fields.expand_dims(member=[0]))
-                    done = float(before + chunk.size)
-                    yield RunProgress(downscaler.label, chunk[-1], 1, 1, done, total)
-                else:
-                    for event in downscaler.sample(
-                        coarse, static, store.domain, members, sampling, noise=noise, batch=batch
-                    ):
-                        if isinstance(event, SamplingStep):
-                            done = before + event.done
-                            where = (event.hours[0], event.step, event.steps)
-                            yield RunProgress(downscaler.label, *where, done, total)
-                        else:
-                            file.write(downscaler.key, event)
-                before += chunk.size * len(members)
+    names = inputs_held(store, [downscaler])
+    if not isinstance(downscaler, GenerativeDownscaler):
+        for number, hour in enumerate(times, 1):
+            fields = downscaler.downscale(store.read_coarse(hour, names), static, store.domain)
+            file.write(downscaler.key, fields.expand_dims(member=[0]))
+            yield hour, 1, 1, float(number)
+        return
+    for start in range(0, times.size, READ_HOURS):
+        coarse = store.read_coarse(times[start : start + READ_HOURS], names)
+        for event in downscaler.sample(
+            coarse, static, store.domain, members, sampling, noise=noise, batch=batch
+        ):
+            if isinstance(event, SamplingStep):
+                yield event.hours[0], event.step, event.steps, start * len(members) + event.done
+            else:
+                file.write(downscaler.key, event)
 
 
 def _source(

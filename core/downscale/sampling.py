@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.diffusion.samplers import Spacing
+from core.downscale.base import DownscaleError
 
 SamplerName = Literal["ddim", "dpmpp_2m", "heun"]
 
@@ -47,6 +48,17 @@ class Sampling(BaseModel):
         if self.eta and self.sampler != "ddim":
             raise ValueError(f"{self.sampler} has no random steps, so eta must be 0; use ddim for others")
         return self
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """The same from values that a person typed: what is wrong with them is a DownscaleError."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            what = ".".join(map(str, fault["loc"]))
+            message = fault["msg"].removeprefix("Value error, ")
+            raise DownscaleError(f"{what}: {message}." if what else f"{message}.") from error
 
     @property
     def spacing(self) -> Spacing:

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from core.data.store import Store, as_times
-from core.downscale.base import Downscaler, DownscaleError
+from core.downscale.base import DownscaleError, Downscaler
 
 
 def downscale_store(

@@ -1,1 +1,1 @@
-"""Scores: one signature for all, `metric(forecast, reference, *, reduce=...)`."""
+"""Metrics: one signature for all, `metric(forecast, reference, *, reduce=...)`; `registry` lists them."""

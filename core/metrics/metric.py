@@ -23,13 +23,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import xarray as xr
 
 FIELD = ("y", "x")
 MEMBER = "member"
 
 Best = Literal["lower", "higher", "zero", "one", "none"]
-Units = Literal["field", "1", "1/field"]
+Units = Literal["field", "1", "1/field", "own"]
 
 
 class MetricError(ValueError):
@@ -46,7 +47,7 @@ class Metric(ABC):
     Attributes
     ----------
     name, title, long_name : key, short label for tables, description in words
-    units : "field" (those of the fields), "1/field" or "1" (dimensionless)
+    units : "field" (those of the fields), "1/field", "1" (dimensionless) or "own", which ``units_for`` gives
     best : which values are good: the lowest, the highest, the nearest to zero or to one; "none" where the
         metric describes and does not rank
     formula, source : as in the documentation of the metric
@@ -339,3 +340,17 @@ def sums_of_values(values: xr.DataArray, dims: Iterable[str], attrs: Mapping[str
 def units_of(field: xr.DataArray) -> dict[str, str]:
     """The attribute units of a field, if it has one."""
     return {"units": field.attrs["units"]} if "units" in field.attrs else {}
+
+
+def spacing(field: xr.DataArray, axis: str, what: str, *, cells: int = 2) -> float:
+    """Distance between neighbouring cells along an axis, in the unit of its coordinate.
+
+    Raises MetricError, on behalf of ``what``, unless there are at least ``cells`` evenly spaced ones.
+    """
+    if axis not in field.dims or axis not in field.coords:
+        raise MetricError(f"{what} needs a field with coordinates y and x in metres; {axis} is missing.")
+    values = np.asarray(field[axis].values, np.float64)
+    steps = np.abs(np.diff(values))
+    if values.size < cells or np.ptp(steps) > 1e-3 * steps.mean():
+        raise MetricError(f"{what} needs at least {cells} evenly spaced cells along {axis}.")
+    return float(steps.mean())

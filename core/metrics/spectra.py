@@ -20,7 +20,7 @@ import scipy.fft
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from core.metrics.metric import FieldMetric, Metric, MetricError, aligned
+from core.metrics.metric import FieldMetric, Metric, MetricError, aligned, spacing
 
 Window = Literal["none", "hann"]
 Detrend = Literal["none", "mean", "linear"]
@@ -69,7 +69,7 @@ def ralsd(
     _check_option("detrend", detrend, ("none", "mean", "linear"))
     _check_option("rings", rings, ("physical", "pysteps"))
     _check_option("missing", missing, ("nan", "mean"))
-    dy, dx = _spacing(field, "y"), _spacing(field, "x")
+    dy, dx = (spacing(field, axis, "A spectrum", cells=4) for axis in ("y", "x"))
     shape = (field.sizes["y"], field.sizes["x"])
     index, weight, count, wavelength = _rings(shape, dy, dx, rings)
     # Ring 0 is the mean of the field; narrow fields have rings without any wave.
@@ -200,7 +200,8 @@ class SpectralSlopeLoss(FieldMetric):
 
     Dimensionless. Of each hour's fields, averaged over what else is in ``reduce``; hours without a slope are
     left out. The fields need not share a grid: the reference may be the fine truth or the coarse field, as
-    published. Options as in :func:`ralsd` and :func:`spectral_slope`. Reference: Rosu et al. (arXiv 2510.23866).
+    published. Options as in :func:`ralsd` and :func:`spectral_slope`. Reference: Rosu et al. (arXiv
+    2510.23866).
     """
 
     name = "spectral_slope_loss"
@@ -242,16 +243,6 @@ METRICS: dict[str, Metric] = {"spectral_slope_loss": spectral_slope_loss}
 def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise MetricError(f"Unknown {name} {value!r}; choose one of {', '.join(allowed)}.")
-
-
-def _spacing(field: xr.DataArray, axis: str) -> float:
-    if axis not in field.dims or axis not in field.coords:
-        raise MetricError(f"A spectrum needs a field with coordinates y and x in metres; {axis} is missing.")
-    values = np.asarray(field[axis].values, np.float64)
-    steps = np.abs(np.diff(values))
-    if values.size < 4 or np.ptp(steps) > 1e-3 * steps.mean():
-        raise MetricError(f"A spectrum needs at least four evenly spaced cells along {axis}.")
-    return float(steps.mean())
 
 
 def _prepared(values: Array, window: Window, detrend: Detrend) -> Array:

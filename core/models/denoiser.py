@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -339,40 +339,51 @@ def _own_name(published: str) -> str | None:
     return None
 
 
+Averages = bool | Literal["partial"]
+"""Which of a published denoiser's weights are wanted: their moving averages (True), the raw ones (False), or
+the averages of those that have one and the others raw (``"partial"``), as is right for a model that was
+fine-tuned in parts: weights that did not move are their own average."""
+
+
 def from_published_names(
-    state: Mapping[str, Tensor], prefix: str = "denoiser.", *, ema: bool = True
+    state: Mapping[str, Tensor], prefix: str = "denoiser.", *, ema: Averages = True
 ) -> dict[str, Tensor]:
     """A published denoiser's weights under the names of :class:`Denoiser`.
 
     The names are those of the entries beneath ``prefix``, the values those of their exponential moving
     averages, with which the published models sample: they stand beneath ``denoiser_ema.`` under the same
-    names with the dots removed, beside ``decay`` and ``num_updates``, which are dropped. ``ema=False`` takes
-    the raw values and leaves the averages.
+    names with the dots removed, beside ``decay`` and ``num_updates``, which are dropped. ``ema`` can ask for
+    other values: see :data:`Averages`.
 
     Raises ValueError if there are no weights, if one does not belong to a denoiser, or if averages are
     missing, are left over or have other shapes than the weights.
     """
     raw = renamed(state, prefix, _own_name, "published denoiser")
-    if not ema:
+    if ema is False:
         return raw
     ema_prefix = f"{prefix.removesuffix('.')}_ema."
     averages = {k.removeprefix(ema_prefix): v for k, v in state.items() if k.startswith(ema_prefix)}
     for bookkeeping in ("decay", "num_updates"):
         averages.pop(bookkeeping, None)
-    averaged: dict[str, Tensor] = {}
-    for key in (key for key in state if key.startswith(prefix)):
+    weights = {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
+    values: dict[str, Tensor] = {}
+    missing: list[str] = []
+    for key, tensor in weights.items():
         average = averages.pop(key.removeprefix(prefix).replace(".", ""), None)
         if average is None:
-            raise ValueError(
-                f"The moving average of {key} is missing. Published models sample with the averages of the "
-                "denoiser's weights; ask for the raw weights to do without."
-            )
-        if average.shape != state[key].shape:
+            missing.append(key)
+        elif average.shape != tensor.shape:
             raise ValueError(
                 f"The moving average of {key} has the shape {tuple(average.shape)}, "
-                f"the weight {tuple(state[key].shape)}."
+                f"the weight {tuple(tensor.shape)}."
             )
-        averaged[key] = average
+        values[key] = tensor if average is None else average
     if averages:
         raise ValueError(f"{ema_prefix}{next(iter(averages))} is the average of no weight of the denoiser.")
-    return renamed(averaged, prefix, _own_name, "published denoiser")
+    if missing and (ema is True or len(missing) == len(weights)):
+        raise ValueError(
+            f"{len(missing)} of {len(weights)} weights of the denoiser have no moving average, the first is "
+            f"{missing[0]}. Published models sample with the averages. Ask for the raw weights to do without, "
+            "or for partial averages if a part of the denoiser was frozen when the model was trained."
+        )
+    return renamed(values, prefix, _own_name, "published denoiser")

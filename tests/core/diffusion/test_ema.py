@@ -144,5 +144,5 @@ def test_other_modules_are_refused() -> None:
     with pytest.raises(ValueError, match="other parameters"):
         ema.load_state_dict({"decay": 0.9, "updates": 1, "average": {}})
     assert ema.updates == 0
-    with pytest.raises(ValueError, match="between 0 and 1; got 1.5"):
+    with pytest.raises(ValueError, match=r"between 0 and 1; got 1\.5"):
         EMA(network(), decay=1.5)

@@ -48,9 +48,7 @@ def by_definition(size: int, seed: int, hour: int, member: int, step: int) -> li
 @given(seeds, hours, members, steps, st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
 def test_layout_is_the_documented_one(seed: int, hour: int, member: int, step: int, size: int) -> None:
-    result = member_noise(
-        (size,), seed=seed, hour=np.datetime64(hour, "h"), member=member, step=step
-    )
+    result = member_noise((size,), seed=seed, hour=np.datetime64(hour, "h"), member=member, step=step)
     expected = by_definition(size, seed, hour, member, step)
     np.testing.assert_allclose(result.numpy(), expected, rtol=2e-7, atol=1e-15)
 
@@ -125,7 +123,9 @@ def test_a_larger_draw_begins_with_the_smaller(shape: list[int], more: int) -> N
 @pytest.mark.parametrize("unit", ["h", "m", "s", "ms", "us", "ns"])
 def test_the_unit_of_the_hour_does_not_matter(unit: str) -> None:
     expected = member_noise((8,), seed=1, hour=HOUR, member=2)
-    assert torch.equal(member_noise((8,), seed=1, hour=HOUR.astype(f"datetime64[{unit}]"), member=2), expected)
+    assert torch.equal(
+        member_noise((8,), seed=1, hour=HOUR.astype(f"datetime64[{unit}]"), member=2), expected
+    )
 
 
 def test_whole_numbers_of_numpy_are_taken() -> None:

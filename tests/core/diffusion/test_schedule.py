@@ -20,7 +20,9 @@ PARAMETERIZATIONS: tuple[Parameterization, ...] = get_args(Parameterization)
 @pytest.fixture(scope="module")
 def recorded(fixtures: Path) -> dict[str, Tensor]:
     with np.load(fixtures / "ldm_tiny_2mT.io.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in ("vae_mean", "noise", "t", "x_noisy", "v_target")}
+        return {
+            name: torch.from_numpy(file[name]) for name in ("vae_mean", "noise", "t", "x_noisy", "v_target")
+        }
 
 
 def test_equals_the_published_schedule(fixtures: Path) -> None:
