@@ -411,11 +411,89 @@ def show_run(run: Generator[RunProgress, None, None]) -> None:
 
 @checkpoint.command("show")
 def checkpoint_show(file: Annotated[Path, typer.Argument(help="A .safetensors checkpoint.")]) -> None:
-    """What a checkpoint is: model, variables, domain, provenance."""
-    from core.checkpoint import describe, load
+    """What a checkpoint is: model, variables, domain, provenance. Its weights are not read."""
+    from core.checkpoint import describe, read_header
 
-    for key, value in describe(load(file).header):
+    for key, value in describe(read_header(file)):
         say(f"{key}: {value}")
+
+
+@checkpoint.command("import")
+def checkpoint_import(
+    file: Annotated[Path, typer.Argument(help="A published Lightning checkpoint (.ckpt).")],
+    normalization: Annotated[
+        Path,
+        typer.Option(help="The published normalization_data.pkl, or JSON with predictors and targets."),
+    ],
+    domain: Annotated[
+        str, typer.Option(help="`italy`, or a store whose domain and static fields are taken.")
+    ] = "italy",
+    out_path: Annotated[
+        Path | None, typer.Option("--out", help="File to write; by default FILE with .safetensors.")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Targets in channel order, for example u10,v10, if FILE names none.")
+    ] = None,
+    kind: Annotated[
+        Literal["ldm_res", "ldm_pde"] | None,
+        typer.Option(help="ldm_pde for a latent diffusion model fine-tuned with the PDE loss."),
+    ] = None,
+    raw_weights: Annotated[
+        bool, typer.Option("--raw-weights", help="The denoiser's weights as trained, not their averages.")
+    ] = False,
+    label: Annotated[str | None, typer.Option(help="Name to show.")] = None,
+) -> None:
+    """Make a checkpoint of ours from a published one. Nothing that FILE holds is executed."""
+    from core.checkpoint import SUFFIX, describe
+    from core.data.statics import load_italy_static
+    from core.data.store import Store
+    from core.domain import ITALY
+    from core.published_checkpoint import PublishedCheckpoint
+    from core.published_normalization import read_normalization
+
+    if domain.lower() == "italy":
+        place, static = ITALY, load_italy_static()
+    else:
+        store = Store.open(domain)
+        place, static = store.domain, store.read_static() if store.contents.statics else None
+    destination = out_path or file.with_suffix(SUFFIX)
+    averages = False if raw_weights else "partial" if kind == "ldm_pde" else True
+    with PublishedCheckpoint(file, averages=averages) as published:
+        variables = published.variables(targets.split(",") if targets else None)
+        with out.status("Reading") as line:
+            header = published.write(
+                destination,
+                normalization=read_normalization(
+                    normalization, targets=variables.targets, predictors=variables.predictors, static=static
+                ),
+                domain=place,
+                targets=variables.targets,
+                kind=kind,
+                label=label,
+                provenance={"normalization_file": normalization.name},
+                progress=lambda what, done, total: line.update(f"{what}: {done / max(total, 1):.0%}"),
+            )
+    for key, value in describe(header):
+        say(f"{key}: {value}")
+    say(f"Wrote {destination}. Copy it to assets/checkpoints to see it in the explorer.")
+
+
+@checkpoint.command("verify")
+def checkpoint_verify(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")],
+) -> None:
+    """Check files from header to a run of the networks; exit status 1 if anything is wrong."""
+    from core.checkpoint_verify import verify
+
+    sound = True
+    for file in files:
+        say(f"{file}:")
+        for finding in verify(file):
+            verdict = {True: "ok", False: "WRONG", None: "not checked"}[finding.holds]
+            say(f"  {verdict}: {finding.sentence}")
+            sound = sound and finding.holds is not False
+    if not sound:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Numbers, arrays and tables that a pickle describes, read off its inert objects.
 
-:mod:`core.unpickle` leaves the calls undone by which NumPy, pandas and PyTorch write their objects. What these
-calls hold is laid out here, in a form that neither imports what a pickle names nor believes its sizes.
+:mod:`core.unpickle` leaves the calls undone by which NumPy, pandas and PyTorch write their objects. What
+these calls hold is laid out here, without importing what a pickle names or believing its sizes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def _dtype(value: Any) -> np.dtype[Any]:
         code = value.arguments[0]
         order = value.state[1] if isinstance(value.state, tuple) and len(value.state) > 1 else "<"
         if code in _CODES and order in ("<", ">", "|", "="):
-            return np.dtype(order + code)
+            dtype: np.dtype[Any] = np.dtype(order + code)
+            return dtype
         raise UnpickleError("an array holds values that are no numbers")
     raise UnpickleError(f"{_kind(value)} is no type of numbers")
 
@@ -115,7 +116,8 @@ def _from_list(content: list[Any], shape: Any) -> NDArray[Any]:
 
 def _labels(value: Any) -> list[str]:
     """Labels of an index, which wraps an array of text once or twice, depending on the version."""
-    held = value.arguments[1] if isinstance(value, Inert) and len(value.arguments or ()) == 2 else None
+    arguments = value.arguments if isinstance(value, Inert) else None
+    held = arguments[1] if arguments and len(arguments) == 2 else None
     data = held.get("data") if isinstance(held, dict) else None
     parts = [data]
     if isinstance(data, Inert) and isinstance(data.state, tuple):
@@ -178,7 +180,7 @@ def _positions(place: Any, count: int) -> list[int]:
 
 
 def _from_tensor(arguments: tuple[Any, ...]) -> NDArray[Any]:
-    """A tensor that was pickled by itself: its storage is a file within the pickle, of the form before 1.6."""
+    """A single number as tensor; its storage is a file within the pickle, of PyTorch's form before 1.6."""
     storage, offset, size, _ = arguments[:4]
     content = storage.arguments if isinstance(storage, Inert) else None
     if not (content and storage.name == "torch.storage._load_from_bytes" and isinstance(content[0], bytes)):
@@ -199,4 +201,4 @@ def _from_tensor(arguments: tuple[Any, ...]) -> NDArray[Any]:
     shape = _shape(size)
     if math.prod(shape) != 1 or type(offset) is not int or not 0 <= offset < count:
         raise UnpickleError("a tensor is no single number")
-    return values[offset].reshape(shape)
+    return values[offset : offset + 1].reshape(shape)

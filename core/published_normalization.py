@@ -1,8 +1,8 @@
 """Statistics for imported weights: the published pickle, or a JSON file.
 
 The published data set (Tomasi, Franch and Cristoforetti, arXiv 2406.13627) comes with
-``normalization_data.pkl``: mean and standard deviation of every variable by its published name, under ``ERA5``
-for the predictors and ``CMCC`` for the targets. It is read without being run (:mod:`core.unpickle`).
+``normalization_data.pkl``: mean and standard deviation of every variable by its published name, under
+``ERA5`` for the predictors and ``CMCC`` for the targets. It is read without being run (:mod:`core.unpickle`).
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def _from_pickle(
         sources = table(read_pickle(data))
     except UnpickleError as error:
         raise NormalizationError(
-            f"{path} is no published file of statistics: {error}. Give that file, or JSON with predictors and "
-            "targets."
+            f"{path} is no published file of statistics: {error}. Give that file, or JSON with predictors "
+            "and targets."
         ) from error
     return {
         "predictors": _statistics(path, sources, INPUTS, predictors),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -135,7 +134,7 @@ class TorchArchive:
                 raise self._fault(what, "is a parameter within a parameter")
         if not self.is_tensor(value):
             raise self._fault(what, f"is {_kind(value)}, not a tensor")
-        arguments = value.arguments or ()
+        arguments: tuple[Any, ...] = value.arguments or ()
         if not 4 <= len(arguments) <= 7:
             raise self._fault(what, "is described incompletely")
         storage, offset, size, stride, *_ = arguments
@@ -264,22 +263,3 @@ def _counts(values: Any) -> bool:
 
 def _kind(value: Any) -> str:
     return repr(value) if isinstance(value, Inert) else f"a {type(value).__name__}"
-
-
-def walk(value: Any, *, most: int = 1_000_000) -> Iterator[Any]:
-    """Every plain value within ``value``, each container once, however it is nested or holds itself."""
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting and len(seen) < most:
-        current = waiting.pop()
-        if isinstance(current, dict | list | tuple | set | frozenset | Inert):
-            if id(current) in seen:
-                continue
-            seen.add(id(current))
-        yield current
-        if isinstance(current, dict):
-            waiting.extend(current.values())
-        elif isinstance(current, list | tuple | set | frozenset):
-            waiting.extend(current)
-        elif isinstance(current, Inert):
-            waiting.extend(current.children())

@@ -9,8 +9,9 @@ Layout, fixed for ever since stored results depend on it:
     key     word 0: seed          word 1: hour (upper 32 bits), member (lower 32 bits)
     counter words 0 to 2: run through by the draw         word 3: step
 
-where hour counts from 1970-01-01 00 UTC, in two's complement, and the first block has 1 in word 0. Each pair of 64-bit outputs (a, b) makes two
-normal numbers by the transform of Box and Muller (Ann. Math. Statist. 29, 1958) in float64:
+where hour counts from 1970-01-01 00 UTC, in two's complement, and word 0 of the counter is 1 at the first
+block of four outputs. Each pair of 64-bit outputs (a, b) makes two normal numbers by the transform of Box and
+Muller (Ann. Math. Statist. 29, 1958) in float64:
 
     r = sqrt(-2 log((a // 2**11 + 1) / 2**53))      angle = 2 pi (b // 2**11) / 2**53      r cos, r sin
 

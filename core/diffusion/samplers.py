@@ -1,15 +1,14 @@
 """Samplers: from noise to a latent without noise, step by step.
 
-=========== ======================================================================= ===================
-name        method                                                                  network evaluations
-=========== ======================================================================= ===================
-``ddim``    Song, Meng and Ermon, arXiv 2010.02502, eq. 12 and 16; eta from 0        n
-            (deterministic) to 1 (as much noise in each step as DDPM)
-``dpmpp_2m`` DPM-Solver++ (2M), Lu et al., arXiv 2211.01095, algorithm 2: second     n
-            order from the estimates of two steps
-``heun``    Heun's second-order method, Karras et al., arXiv 2206.00364,             2 n - 1
-            algorithm 1, in sigma
-=========== ======================================================================= ===================
+``ddim``
+    Song, Meng and Ermon, arXiv 2010.02502, eq. 12 and 16; eta from 0 (deterministic) to 1 (as much noise in
+    each step as DDPM). First order, one network evaluation for each step.
+``dpmpp_2m``
+    DPM-Solver++ (2M), Lu et al., arXiv 2211.01095, algorithm 2. Second order from the estimates of two steps,
+    one network evaluation for each.
+``heun``
+    Heun's method in sigma, Karras et al., arXiv 2206.00364, algorithm 1. Second order, two network
+    evaluations for each step but one that ends at sigma = 0.
 
 All are generators with one signature that yield a :class:`Step` after each of their n steps, so that a
 caller can show, time or stop them. The first state is unit normal noise; nothing is differentiated; the state
@@ -246,8 +245,8 @@ def dpmpp_2m(
 ) -> Steps:
     """DPM-Solver++ (2M), second order; 10 to 20 steps are enough for most uses.
 
-    The first step and a last one to sigma = 0 are of first order, which for the latter is exact: the state
-    becomes the estimate. See :class:`Sampler` for the parameters and the module for the source.
+    The first step and a last one to sigma = 0 are of first order; the latter makes the state the estimate.
+    See :class:`Sampler` for the parameters and the module for the source.
     """
     _refuse_noise("dpmpp_2m", eta)
     return _dpmpp_2m(_prepare(denoise, z, schedule, steps, timesteps, parameterization))

@@ -8,7 +8,6 @@ fraction, or one minus it. Points where either field is NaN are left out of both
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -217,11 +216,12 @@ class HighPercentileError(PercentileError):
 def _percentile(values: xr.DataArray, percentile: float, dims: Sequence[str]) -> xr.DataArray:
     def of(block: Array) -> Array:
         block = block.reshape(*block.shape[: block.ndim - len(dims)], -1)
-        if not np.isnan(block).any():
+        gaps = np.isnan(block)
+        if not gaps.any():
             return np.asarray(np.percentile(block, percentile, axis=-1))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "All-NaN slice")
-            return np.asarray(np.nanpercentile(block, percentile, axis=-1))
+        empty = gaps.all(axis=-1)
+        block = np.where(empty[..., None], 0.0, block)
+        return np.where(empty, np.nan, np.nanpercentile(block, percentile, axis=-1))
 
     result: xr.DataArray = xr.apply_ufunc(
         of,

@@ -59,6 +59,10 @@ def flux_ratio_maps(
         rest_fine, rest_coarse = xr.align(rest_fine, rest_coarse, join="exact", exclude=["y", "x"])
     except ValueError as error:
         raise MetricError(f"The fields are not of the same hours: {error}") from error
+    # Whole fields in one chunk, each with its own hours and members.
+    rest_fine, rest_coarse = (
+        field if field.chunks is None else field.chunk(y=-1, x=-1) for field in (rest_fine, rest_coarse)
+    )
     arguments: dict[str, Any] = {"spacing": steps, "cells": cells, "epsilon": epsilon}
 
     def of(fine_values: Array, coarse_values: Array) -> tuple[Array, Array, Array]:
@@ -83,8 +87,7 @@ def flux_ratio_maps(
             output_core_dims=[["cell_y", "cell_x"]] * 3,
             dask="parallelized",
             dask_gufunc_kwargs={
-                "allow_rechunk": True,
-                "output_sizes": {"cell_y": layout.cells.rows, "cell_x": layout.cells.columns},
+                "output_sizes": {"cell_y": layout.cells.rows, "cell_x": layout.cells.columns}
             },
             output_dtypes=[np.float64] * 3,
         )

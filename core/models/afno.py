@@ -59,8 +59,8 @@ class AFNOFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The filtered ``x`` (N, channels, H, W) plus ``x``, in its dtype."""
         with torch.autocast(x.device.type, enabled=False):
-            filtered = self._filtered(x.to(torch.promote_types(x.dtype, torch.float32)))
-        return filtered.to(x.dtype) + x
+            exact = x.to(torch.promote_types(x.dtype, torch.float32))
+            return (self._filtered(exact) + exact).to(x.dtype)
 
     def _filtered(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]

@@ -382,8 +382,8 @@ def from_published_names(
         raise ValueError(f"{ema_prefix}{next(iter(averages))} is the average of no weight of the denoiser.")
     if missing and (ema is True or len(missing) == len(weights)):
         raise ValueError(
-            f"{len(missing)} of {len(weights)} weights of the denoiser have no moving average, the first is "
-            f"{missing[0]}. Published models sample with the averages. Ask for the raw weights to do without, "
-            "or for partial averages if a part of the denoiser was frozen when the model was trained."
+            f"{len(missing)} of {len(weights)} weights of the denoiser have no moving average, first "
+            f"{missing[0]}. Published models sample with the averages. Ask for the raw weights to do "
+            "without, or for partial averages if a part of the denoiser was frozen when the model was trained."
         )
     return renamed(values, prefix, _own_name, "published denoiser")

@@ -61,14 +61,14 @@ def smooth(field: Tensor, width: float | tuple[float, float]) -> Tensor:
     pair = width if isinstance(width, tuple) else (width, width)
     if any(not math.isfinite(one) or one < 0 for one in pair):
         raise PhysicsError(f"The width of the smoothing must be 0 pixels or more; it is {width!r}.")
-    if pair == (0, 0):
+    if not any(pair):
         return field
     if field.isnan().any():
         raise PhysicsError("A field with gaps (NaN) can't be smoothed; fill them or leave the smoothing out.")
     down, across = (
         _heat_kernel(size, float(one)).to(field) for size, one in zip(field.shape[-2:], pair, strict=True)
     )
-    return down @ field @ across
+    return torch.matmul(torch.matmul(down, field), across)
 
 
 @lru_cache(maxsize=64)
@@ -100,9 +100,7 @@ def observe(fine: Tensor, ratio: int, smoothing: float = 0.0) -> Tensor:
     return smooth(block_mean(fine, ratio) if ratio > 1 else fine, smoothing)
 
 
-def signed_fluxes(
-    temperature: Tensor, cells: Cells, *, spacing: Spacing, epsilon: float = EPSILON
-) -> Fluxes:
+def signed_fluxes(temperature: Tensor, cells: Cells, *, spacing: Spacing, epsilon: float = EPSILON) -> Fluxes:
     """F_adv [K] and F_dif [K per unit of the spacing] of every cell; see the module for the formulas.
 
     ``temperature`` (..., H, W) in any scale whose unit is the kelvin: adding a constant changes nothing.
@@ -163,7 +161,6 @@ def flux_error(
 
 def _relative_error(own: Tensor, reference: Tensor) -> Tensor:
     """E(F) over the last two dimensions; 0 where both fields have no flux at all."""
-    own, reference = torch.broadcast_tensors(own, reference)
     valid = own.isfinite() & reference.isfinite()
     own, reference = (torch.where(valid, fluxes, 0.0) for fluxes in (own, reference))
     difference = (own - reference).square().sum((-2, -1))

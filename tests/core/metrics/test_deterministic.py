@@ -1,12 +1,11 @@
 """core.metrics.deterministic against xskillscore's recorded values, by hand, and as properties."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -52,6 +51,7 @@ def test_fields_that_can_not_be_compared():
         rmse(one, one, reduce=("time",))
 
 
+@settings(deadline=None, max_examples=30)
 @given(arrays(float, (4, 5), elements=st.floats(-50, 50)), st.floats(-20, 20))
 def test_shift_invariants(values, shift):
     reference = field(values + np.arange(20).reshape(4, 5))
@@ -69,11 +69,3 @@ def test_equal_to_xskillscore_and_scores(fixtures, case):
     names = {"rmse": "rmse", "mae": "mae", "bias": "me", "r2": "r2_obs_first", "pearson": "pearson"}
     for name, key in names.items():
         assert METRICS[name](forecast, reference).item() == pytest.approx(expected[key], rel=1e-9, abs=1e-12)
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_every_metric_documents_its_formula_and_reference(name):
-    text = METRICS[name].__doc__
-    assert "``" in text
-    assert "mean(" in text or "cov(" in text
-    assert "Wilks" in sys.modules[METRICS[name].__module__].__doc__

@@ -68,25 +68,92 @@ def test_truncation_removes_the_finest_east_west_structure_of_wide_fields_only()
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 8), st.integers(0, 8))
-def test_circular_shifts_and_batches_pass_through_blocks(
-    height: int, width: int, down: int, right: int
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(2, 4), st.sampled_from(["none", "published"]))
+def test_neither_batch_nor_layout_matter(
+    height: int, width: int, batch: int, truncate_modes: ModeTruncation
 ) -> None:
-    """Shifting the input shifts the result where biases vanish, and fields of a batch do not mix."""
-    model = filter_of(4, 2)
-    with torch.no_grad():
-        model.b1.zero_()
-        model.b2.zero_()
-        model.w1[1] = 0.0
-        model.w2[1] = 0.0
-    x = torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(height * 10 + width))
-
-    def shifted(field: Tensor) -> Tensor:
-        return field.roll((down, right), (2, 3))
-
-    # ReLU and shrinkage act on real and imaginary parts, so only the linear filter commutes with shifts:
-    # shifts by half the domain change nothing but signs, which ReLU sees. Hence batches alone here.
+    model = filter_of(4, 2, truncate_modes)
+    x = torch.randn(batch, 4, height, width)
     with torch.inference_mode():
-        together = model(torch.cat([x, shifted(x)]))
-        torch.testing.assert_close(together[:1], model(x), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(together[1:], model(shifted(x)), atol=1e-5, rtol=1e-5)
+        together = model(x)
+        for number in range(batch):
+            torch.testing.assert_close(together[number], model(x[number : number + 1])[0], atol=1e-4, rtol=0)
+        other_layout = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        torch.testing.assert_close(model(other_layout), together, atol=1e-4, rtol=0)
+
+
+def test_small_modes_are_shrunk_to_nothing() -> None:
+    """Weights of the initial size and no biases turn small fields into zeros, which the skip adds to."""
+    torch.manual_seed(0)
+    model = AFNOFilter(8, blocks=2)
+    nn.init.zeros_(model.b1)
+    nn.init.zeros_(model.b2)
+    x = 0.1 * torch.randn(1, 8, 6, 4)
+    with torch.inference_mode():
+        assert torch.equal(model(x), x)
+        assert not torch.equal(model(100 * x), 100 * x)
+
+
+def test_half_precision_is_left_to_the_rest_of_the_network() -> None:
+    model = filter_of(4, 2)
+    x = torch.randn(2, 4, 6, 4)
+    with torch.inference_mode():
+        expected = model(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(model(x), expected)
+            small = model(x.bfloat16())
+        assert small.dtype == torch.bfloat16
+        torch.testing.assert_close(small.float(), model(x.bfloat16().float()), atol=0.0, rtol=2**-8)
+        # Weights in half precision, too.
+        assert model.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    model = filter_of(4, 2, "published").double()
+    x = torch.randn(1, 4, 2, 6, dtype=torch.float64, requires_grad=True)
+    parameters = tuple(model.parameters())
+
+    def run(field: Tensor, *weights: Tensor) -> Tensor:
+        named = dict(zip(dict(model.named_parameters()), weights, strict=True))
+        result: Tensor = torch.func.functional_call(model, named, field)
+        return result
+
+    assert torch.autograd.gradcheck(run, (x, *parameters), eps=1e-7)
+
+
+def test_channels_must_fit_the_blocks() -> None:
+    with pytest.raises(ValueError, match="10 channels cannot be cut into 8 equal blocks"):
+        AFNOFilter(10)
+
+
+def test_block_adds_filter_and_perceptron_of_normalised_fields() -> None:
+    torch.manual_seed(0)
+    model = AFNOBlock(8, mlp_ratio=3, blocks=2)
+    x = torch.randn(2, 5, 6, 8)
+
+    def normalised(field: Tensor) -> Tensor:
+        spread = field.var(dim=-1, keepdim=True, correction=0)
+        return (field - field.mean(dim=-1, keepdim=True)) / (spread + 1e-5).sqrt()
+
+    with torch.inference_mode():
+        between = x + model.filter(normalised(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden = nn.functional.gelu(normalised(between) @ model.mlp.fc1.weight.mT + model.mlp.fc1.bias)
+        assert hidden.shape[-1] == 24
+        expected = between + hidden @ model.mlp.fc2.weight.mT + model.mlp.fc2.bias
+        torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_cross_attention_joins_field_and_context() -> None:
+    torch.manual_seed(0)
+    model = AFNOCrossAttention(4, 6, blocks=2)
+    x, context = torch.randn(2, 4, 5, 6), torch.randn(2, 6, 5, 6)
+    with torch.inference_mode():
+        both = torch.cat([x, context], dim=1).permute(0, 2, 3, 1)
+        both = both + model.pre_proj(both)
+        both = both + model.filter(both.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        expected = x + model.mlp(both).permute(0, 3, 1, 2)
+        torch.testing.assert_close(model(x, context), expected, atol=1e-5, rtol=1e-5)
+        assert model.mlp.fc1.out_features == 20
+        one = model(x, context[:1])
+        torch.testing.assert_close(one, model(x, context[:1].repeat(2, 1, 1, 1)))
+        assert not torch.allclose(one[1], expected[1])
