@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 ingest = typer.Typer(help="Bring your own data into a store.", no_args_is_help=True)
 train = typer.Typer(help="Train models.", no_args_is_help=True)
-checkpoint = typer.Typer(help="Look at model files.", no_args_is_help=True)
+checkpoint = typer.Typer(help="Look at model files, import and verify them.", no_args_is_help=True)
 app.add_typer(ingest, name="ingest")
 app.add_typer(train, name="train")
 app.add_typer(checkpoint, name="checkpoint")
@@ -275,6 +275,52 @@ def train_unet(
     say(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.")
 
 
+def _audit(path: Path, split: str, count: int, draws: int, ratio: int) -> None:
+    """Print what the flux formulations make of fields of known quality."""
+    import numpy as np
+
+    from core.data.pairs import averaged_pairs, read_temperature, store_pairs
+    from core.data.samples import split_hours
+    from core.data.store import Store
+    from core.physics.audit import audit, markdown
+    from core.physics.flux_error import fit_smoothing
+
+    def spread(length: int) -> np.ndarray:
+        return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int))
+
+    if path.is_dir():
+        store = Store.open(path)
+        hours = split_hours(store.hours, split)
+        known = split_hours(store.hours, "train") if split != "train" else hours
+        known = known if known.size else hours
+        chosen, known = hours[spread(hours.size)], known[spread(known.size)]
+        fine = store.domain.fine
+        spacing = (fine.dy / 1e3, fine.dx / 1e3)
+        pairs, fitted = store_pairs(store, chosen), store_pairs(store, known)
+        total = chosen.size
+        what = f"{total} hours of the {split} split of {path}"
+    else:
+        field, spacing = read_temperature(path)
+        field = field.isel(time=spread(field.sizes["time"]))
+        pairs, fitted = averaged_pairs(field, ratio), averaged_pairs(field, ratio)
+        total = field.sizes["time"]
+        what = f"{total} hours of {path}, the coarse field is its average over {ratio} x {ratio} pixels"
+    smoothing = fit_smoothing(fitted, spacing=spacing)
+    with progress_bar("Audit") as progress:
+        scores = audit(
+            pairs,
+            spacing=spacing,
+            smoothing=smoothing,
+            seeds=draws,
+            progress=lambda done: progress(done, total),
+        )
+    say(
+        f"{what}; spacing {spacing[0]:.3g} x {spacing[1]:.3g} km; "
+        f"smoothing of the coarse field {smoothing:g} coarse pixels (fitted).\n"
+    )
+    say(markdown(scores))
+
+
 @app.command()
 def evaluate(
     store: Annotated[Path, typer.Argument(help="Store with fine truth.")],
@@ -283,12 +329,31 @@ def evaluate(
         Path | None, typer.Option(help="Folder of checkpoints; by default those that ship.")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of every hour here.")] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Instead of downscalers, put the flux formulations to the test with fields whose quality is "
+            "known. STORE may then be a NetCDF file with 2-metre temperature; its own average is the coarse "
+            "field.",
+        ),
+    ] = False,
+    audit_hours: Annotated[
+        int, typer.Option("--audit-hours", min=1, help="With --audit: hours to take, evenly spread.")
+    ] = 24,
+    draws: Annotated[int, typer.Option(min=1, help="With --audit: draws of the noise.")] = 3,
+    ratio: Annotated[
+        int, typer.Option(min=2, help="With --audit of a NetCDF file: pixels averaged along one side.")
+    ] = 2,
 ) -> None:
     """Scores of every downscaler that can run, over the hours of one split, as a Markdown table."""
     from core.data.samples import split_hours
     from core.data.store import Store
     from core.evaluate import evaluate_hours, markdown_table
 
+    if audit:
+        _audit(store, split, audit_hours, draws, ratio)
+        return
     opened = Store.open(store)
     hours = split_hours(opened.hours, split)
     downscalers, unusable = all_downscalers(checkpoints)

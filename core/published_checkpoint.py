@@ -272,6 +272,8 @@ class PublishedCheckpoint:
         kind = kind or self.kind
         if kind != self.kind and not (self.kind == "ldm_res" and kind == "ldm_pde"):
             raise CheckpointError(f"{self.path} holds a model of kind {self.kind}, which is no {kind}.")
+        if Path(destination).exists() and Path(destination).samefile(self.path):
+            raise CheckpointError(f"{destination} is the file to import; write to another one.")
         multiple = self._model.side_multiple
         height, width = domain.fine.shape
         if height % multiple or width % multiple:

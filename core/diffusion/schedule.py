@@ -170,7 +170,5 @@ def _series(steps: int, beta_start: float, beta_end: float) -> tuple[NDArray[np.
 @lru_cache(maxsize=16)
 def _tables(schedule: Schedule, device: torch.device, dtype: torch.dtype) -> Tensor:
     """sqrt(alpha_bar) and sqrt(1 - alpha_bar) of every step, (2, steps)."""
-    # Kept for later calls, which may need gradients where this one does not.
-    with torch.inference_mode(False):
-        factors = np.sqrt(np.stack([schedule.alpha_bar, 1.0 - schedule.alpha_bar]))
-        return torch.from_numpy(factors).to(dtype).to(device)
+    factors = np.sqrt(np.stack([schedule.alpha_bar, 1.0 - schedule.alpha_bar]))
+    return torch.from_numpy(factors).to(dtype).to(device)

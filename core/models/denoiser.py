@@ -384,6 +384,6 @@ def from_published_names(
         raise ValueError(
             f"{len(missing)} of {len(weights)} weights of the denoiser have no moving average, first "
             f"{missing[0]}. Published models sample with the averages. Ask for the raw weights to do "
-            "without, or for partial averages if a part of the denoiser was frozen when the model was trained."
+            "without, or for partial averages if a part of the denoiser was frozen in training."
         )
     return renamed(values, prefix, _own_name, "published denoiser")

@@ -76,7 +76,8 @@ def _heat_kernel(size: int, width: float) -> Tensor:
     """Symmetric (size, size) matrix that damps cosine mode k by exp(-(pi k width / size)^2 / 2)."""
     k = torch.arange(size, dtype=torch.float64)
     modes = torch.cos(math.pi * k[:, None] * (k + 0.5) / size)
-    modes *= torch.where(k == 0, 1 / size, 2 / size).sqrt()[:, None]
+    modes *= math.sqrt(2 / size)
+    modes[0] = math.sqrt(1 / size)
     return modes.T @ (torch.exp(-0.5 * (math.pi * k * width / size).square())[:, None] * modes)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.checkpoint import CheckpointError, load
 from core.data.store import Store
-from core.downscale import DownscaleError, find_downscalers, from_checkpoint
+from core.downscale import find_downscalers, from_checkpoint
 from core.downscale import network as networks
 from tests.synthetic_store import DOMAIN
 
@@ -30,7 +30,7 @@ def test_a_folder_gives_what_it_can(save_unet: SaveModel) -> None:
         "broken.safetensors": " is truncated: it should have at least "
         f"{first.stat().st_size} bytes and has {first.stat().st_size - 7}",
         "copy.safetensors": " is a copy of another checkpoint of this folder",
-        "later.safetensors": " holds a model of kind ldm; this version runs unet",
+        "later.safetensors": " holds a model of kind ldm; this version runs unet, gan, ldm_res, ldm_pde",
     }
 
 
@@ -38,3 +38,34 @@ def test_no_folder_holds_nothing(tmp_path: Path) -> None:
     assert find_downscalers(tmp_path / "absent") == ([], [])
 
 
+
+
+def test_weights_are_read_when_they_are_needed(
+    store: Store, save_unet: SaveModel, save_ldm: SaveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_unet().parent
+    save_ldm()
+    read: list[Path] = []
+    monkeypatch.setattr(networks, "load", lambda path: read.append(path) or load(path))
+    found, refused = find_downscalers(folder, device="cpu")
+    assert [d.key.split("-")[0] for d in found] == ["ldm_res", "unet"]
+    assert (refused, read) == ([], [])
+    for _ in range(2):
+        found[1].downscale(store.read_coarse(), store.read_static(), DOMAIN)
+    assert read == [folder / "unet.safetensors"]
+    from_checkpoint(folder / "unet.safetensors", device="cpu")
+    assert len(read) == 2
+
+
+def test_faults_in_the_weights_show_when_they_are_read(save_unet: SaveModel) -> None:
+    path = save_unet(models={"unet": {"features": [4]}})
+    downscaler = from_checkpoint(path, device="cpu", lazy=True)
+    with pytest.raises(CheckpointError, match="does not know"):
+        downscaler.load()
+
+
+def test_a_file_that_changed_is_refused(save_unet: SaveModel) -> None:
+    downscaler = from_checkpoint(save_unet(), device="cpu", lazy=True)
+    save_unet(seed=1)
+    with pytest.raises(CheckpointError, match="has changed since it was opened"):
+        downscaler.load()

@@ -120,7 +120,8 @@ def test_gaps_are_refused_except_in_sst(times: np.ndarray, store: Store, save_un
 @pytest.mark.parametrize(
     ("config", "changes", "sentence"),
     [
-        ({"features": (4, 4)}, {"kind": "gan"}, "kind gan; this version runs unet"),
+        ({"features": (4, 4)}, {"kind": "vae"}, "kind vae; this version runs unet, gan, ldm_res, ldm_pde"),
+        ({"features": (4, 4)}, {"kind": "ldm_res"}, "holds the parts unet; a latent diffusion model has"),
         ({"features": (4, 4)}, {"models": {"unet": {"features": [4, 8]}}}, "wrong shape"),
         ({"features": (4, 4)}, {"models": {"unet": {"features": [4]}}}, "does not know"),
         ({"features": (4, 4)}, {"models": {"unet": {"features": [4, 4, 4]}}}, "lacks weights"),
@@ -141,8 +142,20 @@ def test_contradictions_in_a_checkpoint_are_named(
 
 
 def test_a_checkpoint_of_another_kind_is_no_unet(save_unet: SaveModel) -> None:
-    with pytest.raises(CheckpointError, match=r"kind gan .*, not a UNet"):
-        UNetDownscaler(load(save_unet(kind="gan")))
+    with pytest.raises(CheckpointError, match=r"kind vae .*, not a UNet"):
+        UNetDownscaler(save_unet(kind="vae"))
+
+
+def test_a_gan_runs_as_its_generator(store: Store, save_unet: SaveModel) -> None:
+    unet, gan = save_unet("a"), save_unet("b", kind="gan", label="GAN")
+    coarse, static = store.read_coarse(), store.read_static()
+    downscaler = from_checkpoint(gan, device="cpu")
+    assert (downscaler.label, downscaler.stochastic) == ("GAN", False)
+    assert downscaler.key == f"gan-{load(gan).file_hash[:8]}"
+    expected = from_checkpoint(unet, device="cpu").downscale(coarse, static, DOMAIN)
+    np.testing.assert_array_equal(
+        downscaler.downscale(coarse, static, DOMAIN)["t2m"].values, expected["t2m"].values
+    )
 
 
 def test_threads_are_set_while_it_runs(times: np.ndarray, 

@@ -8,9 +8,10 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pysteps.utils.spectral import rapsd
 
 from core.metrics.deterministic import MetricError
-from core.metrics.spectra import ralsd, spectral_slope, spectral_slope_loss
+from core.metrics.spectra import power_at, ralsd, spectral_slope, spectral_slope_loss
 
 CASES = ["672x576_beta3", "256sq_beta2.5", "101sq_odd_beta3", "90x135_odd_wide", "64sq_single_mode"]
 RANGES = ["all_nonzero", "r4_to_quarter", "r8_to_third"]
@@ -120,6 +121,59 @@ def test_slope_loss_compares_grids():
     slopes = [float(spectral_slope(ralsd(as_field(f)), wavelengths=bounds)) for f in (smooth, values)]
     assert float(loss) == pytest.approx(abs(slopes[0] - slopes[1]))
     assert slopes[0] < slopes[1]
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (40, 64), (51, 33)])
+def test_density_equals_pysteps(shape):
+    values = np.random.default_rng(6).normal(size=shape).cumsum(0).cumsum(1)
+    known = rapsd(values, fft_method=np.fft)
+    np.testing.assert_allclose(ralsd(as_field(values), rings="pysteps"), known[1:], rtol=1e-10)
+
+
+def test_a_field_without_any_value_has_no_spectrum():
+    spectrum = ralsd(as_field(np.full((16, 16), np.nan)), missing="mean")
+    assert np.isnan(spectrum).all()
+
+
+def test_lazy_fields_give_lazy_spectra():
+    field = as_field(np.random.default_rng(7).normal(size=(4, 32, 48)))
+    lazy = field.chunk(time=3, y=10, x=20)
+    options = {"window": "hann", "detrend": "linear"}
+    spectrum = ralsd(lazy, **options)
+    assert spectrum.chunks is not None
+    xr.testing.assert_allclose(spectrum.compute(), ralsd(field, **options))
+    slope = spectral_slope(spectrum, wavelengths=(5e3, 60e3))
+    assert slope.chunks is not None
+    xr.testing.assert_allclose(
+        slope.compute(), spectral_slope(ralsd(field, **options), wavelengths=(5e3, 60e3))
+    )
+
+
+def test_power_at_wavelengths_over_hours():
+    field = as_field(np.random.default_rng(8).normal(size=(5, 64, 64)))
+    spectrum = ralsd(field)
+    power = power_at(spectrum, [64e3, 20e3, 4.3e3])
+    assert power.dims == ("time", "wavelength")
+    assert power["wanted"].values.tolist() == [64e3, 20e3, 4.3e3]
+    # Rings are at 128 km / n; the nearest by ratio are n = 2, 6 and 30.
+    np.testing.assert_allclose(power["wavelength"], 128e3 / np.array([2, 6, 30]))
+    np.testing.assert_array_equal(power, spectrum.isel(wavelength=[1, 5, 29]))
+    for outside in (500e3, 3.5e3):
+        with pytest.raises(MetricError, match="spectrum reaches from"):
+            power_at(spectrum, outside)
+
+
+def test_slope_loss_is_averaged_over_hours_that_have_one():
+    fields = [np.random.default_rng(n).normal(size=(3, 64, 64)).cumsum(-1) for n in (1, 2)]
+    fields[0][1, 3, 3] = np.nan
+    pair = [as_field(values) for values in fields]
+    each = spectral_slope_loss(*pair, wavelengths=(10e3, 100e3))
+    assert np.isnan(each[1])
+    assert np.isfinite(each[[0, 2]]).all()
+    mean = spectral_slope_loss(*pair, wavelengths=(10e3, 100e3), reduce=("time", "y", "x"))
+    assert float(mean) == pytest.approx(float(each.mean()))
+    with pytest.raises(MetricError, match="same coordinates"):
+        spectral_slope_loss(pair[0], pair[1][:2])
 
 
 @pytest.mark.parametrize(
