@@ -523,21 +523,22 @@ def checkpoint_import(
         place, static = store.domain, store.read_static() if store.contents.statics else None
     destination = out_path or file.with_suffix(SUFFIX)
     averages = False if raw_weights else "partial" if kind == "ldm_pde" else True
-    with PublishedCheckpoint(file, averages=averages) as published:
-        variables = published.variables(targets.split(",") if targets else None)
-        with out.status("Reading") as line:
-            header = published.write(
-                destination,
-                normalization=read_normalization(
-                    normalization, targets=variables.targets, predictors=variables.predictors, static=static
-                ),
-                domain=place,
-                targets=variables.targets,
-                kind=kind,
-                label=label,
-                provenance={"normalization_file": normalization.name},
-                progress=lambda what, done, total: line.update(f"{what}: {done / max(total, 1):.0%}"),
-            )
+    published = PublishedCheckpoint(file, averages=averages)
+    variables = published.variables(targets.split(",") if targets else None)
+    statistics = read_normalization(
+        normalization, targets=variables.targets, predictors=variables.predictors, static=static
+    )
+    with out.status("Reading") as line:
+        header = published.write(
+            destination,
+            normalization=statistics,
+            domain=place,
+            targets=variables.targets,
+            kind=kind,
+            label=label,
+            provenance={"normalization_file": normalization.name},
+            progress=lambda what, done, total: line.update(f"{what}: {done / max(total, 1):.0%}"),
+        )
     for key, value in describe(header):
         say(f"{key}: {value}")
     say(f"Wrote {destination}. Copy it to assets/checkpoints to see it in the explorer.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import flux, interpolation, networks
+from benchmarks import flux, interpolation, networks, spectra
 from benchmarks.comparison import Outcome, measure
 
 
@@ -24,7 +24,7 @@ def _line(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-GROUPS = {"flux": flux, "interpolation": interpolation, "networks": networks}
+GROUPS = {"flux": flux, "interpolation": interpolation, "networks": networks, "spectra": spectra}
 
 
 def main() -> int:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """A private map of a whole file: nothing that is written to it reaches the file. OSError if it fails."""
+    """A private map of a whole file: nothing that is written to it reaches the file.
+
+    It goes with the last tensor that lies in it. Raises OSError where the file can't be mapped.
+    """
     with path.open("rb") as file:
         # Copy on write, because PyTorch warns of buffers that it could not write to.
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -22,7 +25,8 @@ def mapped_tensor(memory: mmap.mmap, start: int, count: int, dtype: torch.dtype)
         return torch.empty(0, dtype=dtype)
     if start % dtype.itemsize:
         return torch.frombuffer(bytearray(memory[start : start + count * dtype.itemsize]), dtype=dtype)
-    return torch.frombuffer(memory, dtype=dtype, count=count, offset=start)
+    # The view keeps the map open: PyTorch holds what it is given, but would let a map be closed beneath it.
+    return torch.frombuffer(memoryview(memory), dtype=dtype, count=count, offset=start)
 
 
 def release(memory: mmap.mmap) -> None:

@@ -71,7 +71,7 @@ class _Model:
 
 
 class PublishedCheckpoint:
-    """A published checkpoint, recognised and checked; a context manager, since the file stays mapped.
+    """A published checkpoint, recognised and checked. The file stays mapped for as long as this is in use.
 
     Parameters
     ----------
@@ -103,14 +103,7 @@ class PublishedCheckpoint:
             self._model = self._take()
             self._check()
         except (ArchiveError, ValueError) as error:
-            self._archive.close()
             raise self._explained(error) from error
-
-    def __enter__(self) -> PublishedCheckpoint:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._archive.close()
 
     def _explained(self, error: Exception) -> CheckpointError:
         if isinstance(error, CheckpointError):

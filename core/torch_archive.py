@@ -12,12 +12,10 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +64,7 @@ class _Guarded(FileIO):
 
 
 class TorchArchive:
-    """An open archive; a context manager.
+    """An archive, mapped for as long as it or a tensor of it is in use.
 
     Attributes
     ----------
@@ -90,20 +88,6 @@ class TorchArchive:
         self._members = self._read_members()
         self._prefix = self._find_prefix()
         self.value = self._read_description()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the file back; tensors that were taken stay valid and keep it until they go."""
-        # Where tensors still point into the map, it goes with the last of them.
-        with suppress(BufferError):
-            self._map.close()
 
     def release(self) -> None:
         """Let the system take back the memory that reading took; what is needed again is read again."""

@@ -219,7 +219,7 @@ def _percentile(values: xr.DataArray, percentile: float, dims: Sequence[str]) ->
         gaps = np.isnan(block)
         if not gaps.any():
             return np.asarray(np.percentile(block, percentile, axis=-1))
-        empty = gaps.all(axis=-1)
+        empty = np.asarray(gaps.all(axis=-1))
         block = np.where(empty[..., None], 0.0, block)
         return np.where(empty, np.nan, np.nanpercentile(block, percentile, axis=-1))
 

@@ -43,8 +43,7 @@ def flux_ratio_maps(
     coarse : the same on a grid whose cells are blocks of fine ones, or on the fine grid itself; hours are
         those of ``fine``, members need not be there
     variant : one of :data:`core.physics.VARIANTS`, or choices of your own
-    cells : count of the variant's cell rule, for most variants the coarse pixels along one side of a
-        supergrid cell; the variant's own where None
+    cells : coarse pixels along one side of a supergrid cell; the variant's own cells where None
     epsilon : the variant's where None
 
     Returns

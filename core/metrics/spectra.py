@@ -172,24 +172,23 @@ def power_at(spectrum: xr.DataArray, wavelengths: ArrayLike = WAVELENGTHS_OF_POW
     spectrum : as :func:`ralsd` gives it, dims (..., wavelength)
     wavelengths : [m], by default those of the published box plots
 
-    Nearest by the ratio of wavelengths. The result has dims (..., wavelength) with the rings' own
-    wavelengths, and ``wanted`` [m] beside them.
+    Nearest by wavenumber. The result has dims (..., wavelength) with the rings' own wavelengths, and
+    ``wanted`` [m] beside them.
 
     Raises
     ------
     MetricError
-        for a wavelength that lies outside of the spectrum by more than a ring.
+        for a wavelength that is farther than half a ring from all rings of the spectrum.
     """
     known = np.asarray(spectrum["wavelength"].values, np.float64)
     wanted = np.atleast_1d(np.asarray(wavelengths, np.float64))
-    wavenumber = 1 / known
-    step = wavenumber[0] if known.size == 1 else float(np.diff(wavenumber).max())
-    if not ((1 / wanted > wavenumber[0] - step) & (1 / wanted < wavenumber[-1] + step)).all():
+    away = np.abs(1 / known[None, :] - 1 / wanted[:, None])
+    nearest = away.argmin(axis=1)
+    if (away.min(axis=1) > 0.5001 * np.diff(1 / known).max(initial=0)).any():
         raise MetricError(
             f"The spectrum reaches from {known[-1] / 1e3:g} to {known[0] / 1e3:g} km; choose wavelengths "
-            f"within it, not {', '.join(f'{w / 1e3:g}' for w in wanted)} km."
+            f"within it, not {', '.join(f'{length / 1e3:g}' for length in wanted)} km."
         )
-    nearest = np.abs(np.log(known[None, :] / wanted[:, None])).argmin(axis=1)
     power = spectrum.isel(wavelength=nearest)
     return power.assign_coords(wanted=("wavelength", wanted, {"units": "m"}))
 

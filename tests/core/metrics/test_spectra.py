@@ -155,7 +155,7 @@ def test_power_at_wavelengths_over_hours():
     power = power_at(spectrum, [64e3, 20e3, 4.3e3])
     assert power.dims == ("time", "wavelength")
     assert power["wanted"].values.tolist() == [64e3, 20e3, 4.3e3]
-    # Rings are at 128 km / n; the nearest by ratio are n = 2, 6 and 30.
+    # Rings are at 128 km / n; the nearest by wavenumber are n = 2, 6 and 30.
     np.testing.assert_allclose(power["wavelength"], 128e3 / np.array([2, 6, 30]))
     np.testing.assert_array_equal(power, spectrum.isel(wavelength=[1, 5, 29]))
     for outside in (500e3, 3.5e3):
