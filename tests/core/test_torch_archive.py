@@ -194,10 +194,8 @@ def test_a_forged_archive_without_malice_is_read(tmp_path: Path) -> None:
 )
 def test_forged_tensors_are_explained(value: Any, sentence: str, tmp_path: Path) -> None:
     path = forged(tmp_path / "a.ckpt", {"w": value})
-    with (
-        TorchArchive(path) as archive,
-        pytest.raises(ArchiveError, match=f"the weight w.*{sentence}") as error,
-    ):
+    archive = TorchArchive(path)
+    with pytest.raises(ArchiveError, match=f"the weight w.*{sentence}") as error:
         archive.tensor(archive.value["w"], "the weight w")
     assert str(path) in str(error.value)
     assert not (Path.cwd() / "ran").exists()

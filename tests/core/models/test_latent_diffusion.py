@@ -142,17 +142,19 @@ def test_fine_tuned_model_equals_the_published_one(fixtures: Path) -> None:
         z = schedule.add_noise(fields["latent_target"], fields["noise"], t)
         output = model.denoise(z, t, model.condition(coarse, static))
         z0 = schedule.to_z0(output, z, t)
+        # This fixture records no rounding: the other one's says what to expect of the same kind of field.
         results = {
-            "unet_out": mean,
-            "latent_target": model.vae.encode(fields["high_res"] - mean).mean,
-            "denoiser_out": output,
-            "decoded_denoiser_out_T_f": model.decode(output),
-            "x0_hat": z0,
-            "decoded_x0_plus_unet": mean + model.decode(z0),
+            "unet_out": ("unet_out", mean),
+            "latent_target": ("vae_mean", model.vae.encode(fields["high_res"] - mean).mean),
+            "denoiser_out": ("denoiser_raw", output),
+            "decoded_denoiser_out_T_f": ("vae_decode_mean", model.decode(output)),
+            "x0_hat": ("ddim_pred_x0", z0),
+            "decoded_x0_plus_unet": ("final", mean + model.decode(z0)),
         }
-    for key, result in results.items():
-        # About 10 times the largest relative rounding of the other fixtures, which record theirs.
-        assert distance(result, fields[key]) <= 1e-4 * float(fields[key].square().mean().sqrt()), key
+    table = json.loads((fixtures / "ldm_tiny_2mT.io.f32_vs_f64.json").read_text())
+    for key, (kind, result) in results.items():
+        rounding = table[kind]["max_abs"] / table[kind]["rms"]
+        assert distance(result, fields[key]) <= 3 * rounding * float(fields[key].square().mean().sqrt()), key
 
 
 @pytest.mark.parametrize("variant", ["2mT", "UV"])
