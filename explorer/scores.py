@@ -5,28 +5,24 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import xarray as xr
 
 from core.domain import Domain
-from core.metrics.deterministic import bias, mae, pearson, r2, rmse
+from core.metrics import deterministic
 from core.regions import Window
 from explorer.quantities import FloatField
 from explorer.results import Results
 
-METRICS = {"rmse": rmse, "mae": mae, "bias": bias, "r2": r2, "pearson": pearson}
-"""Key -> function, in the order of the table's columns."""
-
-NAMES = {"rmse": "RMSE", "mae": "MAE", "bias": "Bias", "r2": "R²", "pearson": "Pearson r"}
-WITH_UNITS = ("rmse", "mae", "bias")
-BEST_IS_HIGH = ("r2", "pearson")
-
 
 @dataclass(frozen=True)
 class Score:
-    """A row of the table; errors in display units, R² and r dimensionless, NaN where undefined."""
+    """A row of the table; errors in display units, R² and r dimensionless, NaN where undefined.
+
+    The scores are called as in :data:`core.metrics.deterministic.METRICS`.
+    """
 
     key: str
     label: str
@@ -35,6 +31,17 @@ class Score:
     bias: float
     r2: float
     pearson: float
+
+
+METRICS = {
+    field.name: deterministic.METRICS[field.name]
+    for field in fields(Score)
+    if field.name not in ("key", "label")
+}
+"""Name -> metric, in the order of the table's columns."""
+
+NAMES = {name: metric.title for name, metric in METRICS.items()}
+WITH_UNITS = tuple(name for name, metric in METRICS.items() if metric.units == "field")
 
 
 def compute_score(
@@ -59,10 +66,11 @@ def compute_score(
 
 
 def best(rows: Iterable[Score], metric: str) -> set[str]:
-    """Keys of the rows with the best value of a metric: highest R² and r, smallest error in size."""
-    values = {row.key: getattr(row, metric) for row in rows}
-    sizes = {k: -v if metric in BEST_IS_HIGH else abs(v) for k, v in values.items() if np.isfinite(v)}
-    return {k for k, v in sizes.items() if v == min(sizes.values())} if len(sizes) > 1 else set()
+    """Keys of the rows with the best value of a metric, as the metric ranks them; none where one row is alone."""
+    values = {row.key: value for row in rows if np.isfinite(value := getattr(row, metric))}
+    penalties = METRICS[metric].penalty(xr.DataArray(list(values.values()), dims="row")).values
+    lowest = np.flatnonzero(penalties == penalties.min(initial=np.inf))
+    return {list(values)[index] for index in lowest} if len(values) > 1 else set()
 
 
 def to_csv(rows: Iterable[Score], *, store: str, hour: str, region: str, variable: str, units: str) -> str:

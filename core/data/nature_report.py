@@ -18,12 +18,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pyproj import Transformer
-from scipy.interpolate import make_interp_spline
 
 from core.data.nature_run import NatureRunConfig
 from core.data.nature_run.run import NatureRunError, by_week, prepare, run_weeks
 from core.data.nature_run.terrain import Terrain
 from core.domain import Domain
+from core.interpolation import quadratic
 from core.metrics.deterministic import bias, r2, rmse
 from core.metrics.spectra import ralsd, spectral_slope
 
@@ -85,7 +85,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Report:
-    """All properties of a nature run over one domain."""
+    """All properties of a nature run over one domain; ``skipped`` says in sentences what was not measured."""
 
     domain: str
     sampled_hours: int
@@ -151,7 +151,7 @@ def report(
         *interpolation_properties(sample, domain, scenes),
         *spectral_properties(sample, scenes),
         *eddy_properties(sample[::2], twins, domain, scenes),
-        *diurnal_properties(sample, terrain, scenes),
+        *diurnal_properties(sample, terrain, scenes, skipped),
         *consistency_properties(sample),
     ]
     if era5 is not None:
@@ -159,7 +159,8 @@ def report(
         for day in era5_days:
             synthetic.append(simulate_day(terrain, config, day, 3)[0])
             advance()
-        rows += era5_properties(xr.concat(synthetic, "time", data_vars="minimal"), era5, terrain)
+        ours = xr.concat(synthetic, "time", data_vars="minimal")
+        rows += era5_properties(ours, era5, terrain, skipped)
     hours = sum(coarse.sizes["time"] for coarse, _ in sample)
     return Report(domain.name, hours, tuple(rows), tuple(skipped), scenes)
 
@@ -172,20 +173,6 @@ def simulate_day(
     hours = list(run_weeks(terrain, config, by_week(times)))
     coarse = xr.concat([hour[1] for hour in hours], "time", data_vars="minimal")
     return coarse, xr.concat([hour[2] for hour in hours], "time", data_vars="minimal")
-
-
-def quadratic(field: xr.DataArray, domain: Domain) -> xr.DataArray:
-    """A coarse field on the fine grid by separable quadratic splines, extrapolated at the rim."""
-    values = field.values
-    for axis, (coarse, fine) in (
-        (-2, (domain.coarse.y[::-1], domain.fine.y[::-1])),
-        (-1, (domain.coarse.x, domain.fine.x)),
-    ):
-        values = np.flip(values, axis) if axis == -2 else values
-        values = make_interp_spline(coarse, values, k=2, axis=axis)(fine)
-        values = np.flip(values, axis) if axis == -2 else values
-    coords = {"time": field["time"], "y": domain.fine.y, "x": domain.fine.x}
-    return xr.DataArray(values, dims=field.dims, coords=coords, attrs=field.attrs)
 
 
 def block_average(values: NDArray[Any], ratio: int) -> NDArray[Any]:
@@ -203,7 +190,9 @@ def interpolation_properties(sample: Sample, domain: Domain, scenes: Scenes) -> 
     """How hard the coarse temperature is to downscale: scores of quadratic interpolation."""
     scores = []
     for coarse, fine in sample:
-        forecast, truth = quadratic(coarse["t2m"], domain), fine["t2m"]
+        truth = fine["t2m"].transpose("time", "y", "x")
+        spline = quadratic(coarse["t2m"].transpose("time", "y", "x").values, domain.ratio)
+        forecast = truth.copy(data=spline)
         scores.append([metric(forecast, truth).values for metric in (rmse, r2, bias)])
         label = str(coarse["time"].values[0])[:10]
         scenes.hourly[label] = np.asarray(scores[-1][0], np.float64)
@@ -252,26 +241,27 @@ def eddy_properties(sample: Sample, twins: Sample, domain: Domain, scenes: Scene
     ]
 
 
-def diurnal_properties(sample: Sample, terrain: Terrain, scenes: Scenes) -> list[Row]:
-    """Range of the day over land and sea, averaged over the sampled days of all seasons."""
-    land = terrain.land.numpy() > 0.9
-    sea = terrain.land.numpy() < 0.1
-    ranges = {"land": [], "sea": []}  # type: dict[str, list[float]]
-    for _, fine in sample:
-        t2m = fine["t2m"].values
-        day = t2m.max(axis=0) - t2m.min(axis=0)
-        for name, mask in (("land", land), ("sea", sea)):
-            ranges[name].append(float(day[mask].mean()) if mask.any() else np.nan)
-            scenes.diurnal[f"{name} {str(fine['time'].values[0])[:10]}"] = (
-                t2m[:, mask].mean(axis=1) if mask.any() else np.full(t2m.shape[0], np.nan)
-            )
-    note = "mean over cells of daily maximum minus minimum"
-    bands = {"land": (4.0, 14.0), "sea": (0.3, 4.0)}
-    return [
-        Row(f"diurnal range of fine t2m over {name}", float(np.mean(values)), *bands[name], "K", note)
-        for name, values in ranges.items()
-        if np.isfinite(values).all()
-    ]
+def diurnal_properties(sample: Sample, terrain: Terrain, scenes: Scenes, skipped: list[str]) -> list[Row]:
+    """Range of the day over land and sea, averaged over the sampled days of all seasons.
+
+    Where the domain has no such cells, ``skipped`` gets a sentence that says so.
+    """
+    fraction = terrain.land.numpy()
+    rows = []
+    for name, mask, low, high in (("land", fraction > 0.9, 4.0, 14.0), ("sea", fraction < 0.1, 0.3, 4.0)):
+        if not mask.any():
+            skipped.append(f"Diurnal range over {name}: no fine cell of the domain is {name}.")
+            continue
+        ranges = []
+        for _, fine in sample:
+            cycles = fine["t2m"].values[:, mask]
+            ranges.append(float(np.ptp(cycles, axis=0).mean()))
+            scenes.diurnal[f"{name} {str(fine['time'].values[0])[:10]}"] = cycles.mean(axis=1)
+        note = "mean over cells of daily maximum minus minimum"
+        rows.append(
+            Row(f"diurnal range of fine t2m over {name}", float(np.mean(ranges)), low, high, "K", note)
+        )
+    return rows
 
 
 def consistency_properties(sample: Sample) -> list[Row]:
@@ -288,8 +278,13 @@ def consistency_properties(sample: Sample) -> list[Row]:
     ]
 
 
-def era5_properties(synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain) -> list[Row]:
-    """Coarse temperature against the real sample: same points, same season, 3-hourly."""
+def era5_properties(
+    synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain, skipped: list[str]
+) -> list[Row]:
+    """Coarse temperature against the real sample: same points, same season, 3-hourly.
+
+    Where no point of the sample lies over land or over sea, ``skipped`` gets a sentence that says so.
+    """
     domain = terrain.domain
     points = _sample_points(era5, domain)
     ours = synthetic["t2m"].values[:, points.rows, points.columns].astype(np.float64)
@@ -320,18 +315,12 @@ def era5_properties(synthetic: xr.Dataset, era5: xr.DataArray, terrain: Terrain)
         Row("ERA5 sample: range, 1st to 99th percentile", spread[0] / spread[1], 0.67, 1.5, "1", note),
     ]
     for name, mask, low, high in (("land", land > 0.9, 0.67, 1.5), ("sea", land < 0.1, 0.4, 2.5)):
-        if mask.any():
-            amplitude = [float(np.ptp(x[:, :, mask], axis=1).mean()) for x in (our_days, real_days)]
-            properties.append(
-                Row(
-                    f"ERA5 sample: diurnal range over {name}",
-                    amplitude[0] / amplitude[1],
-                    low,
-                    high,
-                    "1",
-                    note,
-                )
-            )
+        if not mask.any():
+            skipped.append(f"Diurnal range of the ERA5 sample over {name}: none of its points is {name}.")
+            continue
+        amplitude = [float(np.ptp(x[:, :, mask], axis=1).mean()) for x in (our_days, real_days)]
+        ratio = amplitude[0] / amplitude[1]
+        properties.append(Row(f"ERA5 sample: diurnal range over {name}", ratio, low, high, "1", note))
     return properties
 
 

@@ -92,6 +92,11 @@ def _show(time: np.datetime64 | None) -> str:
     return "never" if time is None else f"{np.datetime_as_string(time, unit='m').replace('T', ' ')} UTC"
 
 
+def _history_line(what: str) -> str:
+    """A line of the attribute ``history`` (CF-1.11, section 2.6.2): when, what and by which program."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {what} by tramontana {__version__}"
+
+
 def as_times(values: ArrayLike | str) -> Times:
     """One time stamp or many as a 1-D datetime64[ns] array (UTC)."""
     return np.atleast_1d(np.asarray(values, dtype="datetime64[ns]"))
@@ -170,7 +175,7 @@ class Store:
                     "Conventions": "CF-1.11",
                     "title": title,
                     "source": source,
-                    "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} created by tramontana {__version__}",
+                    "history": _history_line("created"),
                     "synthetic": bool(synthetic),
                     "fingerprint": fingerprint,
                     "domain": domain.to_dict(),
@@ -354,7 +359,8 @@ class Store:
     def plan(self, times: ArrayLike) -> None:
         """Append time stamps, all later than those planned so far, for :meth:`write` to fill.
 
-        Raises StoreError where they are not strictly increasing or not later.
+        The attribute ``history`` gets a line that says when and what. Raises StoreError where the stamps are
+        not strictly increasing or not later.
         """
         stamps = as_times(times)
         if stamps.size == 0:
@@ -375,6 +381,10 @@ class Store:
         written = _array(_group(self._root, "coarse"), "written")
         written.resize((size,))
         written[start:] = False
+        span = _show(stamps[0]) + (f" to {_show(stamps[-1])}" if stamps.size > 1 else "")
+        line = _history_line(f"{stamps.size} hour{'s' if stamps.size > 1 else ''} added, {span},")
+        self._root.attrs["history"] = "\n".join([*str(self.attrs.get("history", "")).splitlines(), line])
+        self.attrs = dict(self._root.attrs)
         self._load_index()
 
     def write(

@@ -224,24 +224,24 @@ def _applied(
     def run(*arrays: Array) -> Any:
         leading = np.broadcast_shapes(*(array.shape[:-2] for array in arrays))
         whole = [np.broadcast_to(array, (*leading, *array.shape[-2:])) for array in arrays]
-        with torch.inference_mode():
-            results = function([torch.from_numpy(array.astype(np.float64)) for array in whole])
+        try:
+            with torch.inference_mode():
+                results = function([torch.from_numpy(array.astype(np.float64)) for array in whole])
+        except PhysicsError as error:
+            raise MetricError(str(error)) from error
         found = tuple(result.numpy() for result in results)
         return found if outputs > 1 else found[0]
 
-    try:
-        return xr.apply_ufunc(
-            run,
-            fine.drop_vars(["y", "x"]),
-            coarse.drop_vars(["y", "x"]).rename(y="coarse_y", x="coarse_x"),
-            input_core_dims=[["y", "x"], ["coarse_y", "coarse_x"]],
-            output_core_dims=[list(sizes)] * outputs,
-            dask="parallelized",
-            dask_gufunc_kwargs={"output_sizes": sizes},
-            output_dtypes=[np.float64] * outputs,
-        )
-    except PhysicsError as error:
-        raise MetricError(str(error)) from error
+    return xr.apply_ufunc(
+        run,
+        fine.drop_vars(["y", "x"]),
+        coarse.drop_vars(["y", "x"]).rename(y="coarse_y", x="coarse_x"),
+        input_core_dims=[["y", "x"], ["coarse_y", "coarse_x"]],
+        output_core_dims=[list(sizes)] * outputs,
+        dask="parallelized",
+        dask_gufunc_kwargs={"output_sizes": sizes},
+        output_dtypes=[np.float64] * outputs,
+    )
 
 
 def _paired(

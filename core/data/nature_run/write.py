@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
@@ -241,14 +240,17 @@ def _work(
     # Ctrl-C reaches the whole group of processes; the parent ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    doing = "before its first week"
     try:
         terrain = prepare(domain, static, config)
         while (plan := tasks.get()) is not None:
+            doing = f"in the week of {np.datetime_as_string(min(plan.weeks), unit='D')}"
             for block in _blocks(terrain, config, plan):
                 results.put(block)
         results.put(None)
-    except Exception:
-        results.put(traceback.format_exc(limit=3))
+    except Exception as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        results.put(f"{doing}, {type(error).__name__}: {why}. One worker alone shows where it happens.")
 
 
 __all__ = ["Block", "fingerprint", "write_nature_run"]
