@@ -456,7 +456,7 @@ def downscale(
     made = ", ".join(
         f"{d.label} ({members} members)" if d.stochastic and members > 1 else d.label for d in downscalers
     )
-    say(f"Wrote {out_path}: {times.size} hours of {made}.")
+    say(f"Wrote {out_path}: {times.size} hour{'s' if times.size > 1 else ''} of {made}.")
 
 
 def show_run(run: Generator[RunProgress, None, None]) -> None:

@@ -34,7 +34,9 @@ def main(path: Path) -> None:
         statics=("orography", "land_cover", "latitude"),
         targets=("t2m",),
         normalization=Normalization(
-            predictors={name: kelvin if name in ("t2m", "d2m", "sst", "t850") else one for name in PREDICTORS},
+            predictors={
+                name: kelvin if name in ("t2m", "d2m", "sst", "t850") else one for name in PREDICTORS
+            },
             targets={"t2m": kelvin},
             orography=MeanStd(mean=300, std=400),
             latitude=MeanStd(mean=42, std=3),

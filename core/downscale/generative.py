@@ -22,6 +22,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 import xarray as xr
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from core.checkpoint import Checkpoint, CheckpointError
@@ -130,8 +131,9 @@ class GenerativeDownscaler(NetworkDownscaler):
             self._config = LatentDiffusionConfig(
                 unet=unet, vae=vae, conditioner=conditioner, denoiser=denoiser
             )
-        except ValueError as error:
-            raise CheckpointError(f"{self.path} has parts that do not belong together: {error}") from error
+        except ValidationError as error:
+            fault = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise CheckpointError(f"{self.path} has parts that do not belong together: {fault}") from error
         with torch.device("meta"):
             self.side_multiple = LatentDiffusion(self._config).side_multiple
         self.check_sides(self.side_multiple)
@@ -162,6 +164,13 @@ class GenerativeDownscaler(NetworkDownscaler):
         for part in PARTS:
             checkpoint.restore(part, model.get_submodule(part))
         return model
+
+    def _arrange(self, network: nn.Module) -> None:
+        # At published width on the Italy domain the statics' encoder, the UNet and the decoder take 1.4 to 2
+        # times less CPU time with channels last, and the denoiser 7 % more (one thread).
+        for part in PARTS:
+            if part != "denoiser":
+                network.get_submodule(part).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def fields_at_once(self, domain: Domain) -> int:
         """How many fields (hours x members) are computed together under the memory budget."""

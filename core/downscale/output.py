@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -146,9 +147,11 @@ class FieldFile:
 
     def _abandon(self) -> None:
         backend = getattr(self, "_backend", None)
-        if backend is not None:
-            backend.close()
-        _remove(self._temporary)
+        try:
+            if backend is not None:
+                backend.close()
+        finally:
+            _remove(self._temporary)
 
     def __enter__(self) -> Self:
         return self
@@ -292,4 +295,8 @@ class _Zarr:
         array: Any = self._group(group)[name]
         array[place] = values
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        with warnings.catch_warnings():
+            # Zarr v3 leaves this to conventions; without it xarray warns at every opening.
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(self._root.store)

@@ -22,7 +22,6 @@ from core.models.conditioner import Conditioner, ConditionerConfig
 from core.models.denoiser import Averages, Denoiser, DenoiserConfig
 from core.models.unet import UNet, UNetConfig
 from core.models.vae import VAE, VAEConfig
-from core.models.weights import count, size
 
 PARTS = ("unet", "vae", "conditioner", "denoiser")
 
@@ -86,21 +85,12 @@ class LatentDiffusionConfig(BaseModel):
             for part in PARTS
         }
         return cls(
-            unet=_unet_config(parts["unet"]),
+            unet=UNetConfig.from_weights(parts["unet"]),
             vae=VAEConfig.from_weights(parts["vae"]),
             conditioner=ConditionerConfig.from_weights(parts["conditioner"], truncate_modes=truncate_modes),
             denoiser=DenoiserConfig.from_weights(parts["denoiser"], truncate_modes=truncate_modes),
             parameterization=parameterization,
         )
-
-
-def _unet_config(state: Mapping[str, Tensor]) -> UNetConfig:
-    levels = count(state, "encoder.{}.0.weight")
-    return UNetConfig(
-        in_channels=size(state, "encoder.0.0.weight", 1),
-        out_channels=size(state, "head.weight", 0),
-        features=tuple(size(state, f"encoder.{level}.0.weight", 0) for level in range(levels)),
-    )
 
 
 class LatentDiffusion(nn.Module):

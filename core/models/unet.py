@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from core.models.weights import count, renamed, size
 from core.variables import PREDICTORS, STATIC_CHANNELS
 
 Width = Annotated[int, Field(ge=1, le=8192)]
@@ -32,6 +33,19 @@ class UNetConfig(BaseModel):
     in_channels: Width = len(PREDICTORS) + STATIC_CHANNELS
     out_channels: Width = 1
     features: tuple[Width, ...] = Field(default=(64, 128, 256, 512), min_length=1, max_length=8)
+
+    @classmethod
+    def from_weights(cls, state: Mapping[str, Tensor]) -> Self:
+        """The sizes of the :class:`UNet` whose weights are ``state``.
+
+        Raises ValueError if a weight is missing from which a size follows.
+        """
+        levels = count(state, "encoder.{}.0.weight")
+        return cls(
+            in_channels=size(state, "encoder.0.0.weight", 1),
+            out_channels=size(state, "head.weight", 0),
+            features=tuple(size(state, f"encoder.{level}.0.weight", 0) for level in range(levels)),
+        )
 
 
 class DoubleConv(nn.Sequential):
@@ -136,13 +150,4 @@ def from_published_names(state: Mapping[str, Tensor], prefix: str = "net.") -> d
 
     Raises ValueError if there is none, or if one does not belong to a UNet.
     """
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if key.startswith(prefix):
-            name = _own_name(key.removeprefix(prefix))
-            if name is None:
-                raise ValueError(f"{key} is not part of a published UNet.")
-            renamed[name] = tensor
-    if not renamed:
-        raise ValueError(f"No weights lie beneath {prefix!r}.")
-    return renamed
+    return renamed(state, prefix, _own_name, "published UNet")

@@ -38,8 +38,6 @@ def test_no_folder_holds_nothing(tmp_path: Path) -> None:
     assert find_downscalers(tmp_path / "absent") == ([], [])
 
 
-
-
 def test_weights_are_read_when_they_are_needed(
     store: Store, save_unet: SaveModel, save_ldm: SaveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

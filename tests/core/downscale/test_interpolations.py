@@ -86,5 +86,3 @@ def test_missing_fields_are_refused_with_a_sentence(times: np.ndarray, store: St
             by_key(key).downscale(fields, statics, DOMAIN)
     with pytest.raises(DownscaleError, match="coarse grid of Elsewhere"):
         by_key("quadratic").downscale(coarse, static, OTHER)
-
-

@@ -158,8 +158,8 @@ def test_a_gan_runs_as_its_generator(store: Store, save_unet: SaveModel) -> None
     )
 
 
-def test_threads_are_set_while_it_runs(times: np.ndarray, 
-    store: Store, save_unet: SaveModel, monkeypatch: pytest.MonkeyPatch
+def test_threads_are_set_while_it_runs(
+    times: np.ndarray, store: Store, save_unet: SaveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     forward = UNet.forward
@@ -179,5 +179,3 @@ def test_threads_are_set_while_it_runs(times: np.ndarray,
     from_checkpoint(path, device="cpu").downscale(coarse, static, DOMAIN)
     assert seen == [2, 1, before]
     assert torch.get_num_threads() == before
-
-

@@ -8,7 +8,6 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pysteps.utils.spectral import rapsd
 
 from core.metrics.deterministic import MetricError
 from core.metrics.spectra import power_at, ralsd, spectral_slope, spectral_slope_loss
@@ -121,13 +120,6 @@ def test_slope_loss_compares_grids():
     slopes = [float(spectral_slope(ralsd(as_field(f)), wavelengths=bounds)) for f in (smooth, values)]
     assert float(loss) == pytest.approx(abs(slopes[0] - slopes[1]))
     assert slopes[0] < slopes[1]
-
-
-@pytest.mark.parametrize("shape", [(48, 48), (40, 64), (51, 33)])
-def test_density_equals_pysteps(shape):
-    values = np.random.default_rng(6).normal(size=shape).cumsum(0).cumsum(1)
-    known = rapsd(values, fft_method=np.fft)
-    np.testing.assert_allclose(ralsd(as_field(values), rings="pysteps"), known[1:], rtol=1e-10)
 
 
 def test_a_field_without_any_value_has_no_spectrum():

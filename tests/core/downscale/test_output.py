@@ -1,0 +1,116 @@
+"""Files of fine fields: layout, attributes, and nothing half-written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rioxarray  # noqa: F401
+import xarray as xr
+
+from core.downscale import DownscaleError
+from core.downscale.output import FieldFile, Source
+from core.variables import VARIABLES
+from tests.synthetic_store import DOMAIN
+
+HOURS = np.array(["2020-01-01T00", "2020-01-01T03", "2021-01-01T00"], "datetime64[ns]")
+ATTRS = {"title": "Test", "synthetic": 1}
+
+
+def fields(members: list[int], hours: np.ndarray, offset: float = 0.0) -> xr.Dataset:
+    """t2m that tells members and hours apart."""
+    values = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 1000 + offset
+    labels = np.array([[m * 100 + np.searchsorted(HOURS, h) for h in hours] for m in members], np.float32)
+    return xr.Dataset(
+        {"t2m": (("member", "time", "y", "x"), labels[..., None, None] + values)},
+        coords={"member": members, "time": hours},
+    )
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.filterwarnings("error")
+def test_one_source_lies_at_the_root(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new" / f"a{suffix}"
+    source = Source(("t2m",), (0, 5), {"seed": "7", "sampler_eta": 0.5})
+    with FieldFile(path, DOMAIN, HOURS, {"ldm": source}, attrs=ATTRS) as file:
+        # In any order, some at a time.
+        file.write("ldm", fields([5], HOURS[[2, 0]]).transpose("y", "x", "time", "member"))
+        file.write("ldm", fields([0], HOURS))
+        file.write("ldm", fields([5], HOURS[1:2]))
+        assert not path.exists()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with xr.open_dataset(path, decode_coords="all") as dataset:
+        result = dataset.load()
+    expected = fields([0, 5], HOURS)
+    assert result["t2m"].dims == ("member", "time", "y", "x")
+    assert result["t2m"].dtype == np.float32
+    np.testing.assert_array_equal(result["t2m"].values, expected["t2m"].values)
+    np.testing.assert_array_equal(result["time"].values, HOURS)
+    assert result["member"].values.tolist() == [0, 5]
+    assert result["member"].attrs["standard_name"] == "realization"
+    assert DOMAIN.fine.matches(result["x"].values, result["y"].values)
+    assert result["t2m"].attrs.items() >= VARIABLES["t2m"].attrs.items()
+    assert result.rio.crs.to_epsg() == 3035
+    assert result.rio.bounds() == pytest.approx(
+        (DOMAIN.fine.extent[0], DOMAIN.fine.extent[2], DOMAIN.fine.extent[1], DOMAIN.fine.extent[3])
+    )
+    assert result.attrs["Conventions"] == "CF-1.11"
+    assert (result.attrs["title"], result.attrs["synthetic"]) == ("Test", 1)
+    assert (result.attrs["seed"], result.attrs["sampler_eta"]) == ("7", 0.5)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_several_sources_have_a_group_each(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    sources = {"one": Source(("t2m",), (0,), {"seed": "1"}), "two": Source(("t2m",), (0, 1))}
+    with FieldFile(path, DOMAIN, HOURS[:1], sources, attrs=ATTRS) as file:
+        file.write("one", fields([0], HOURS[:1]))
+        file.write("two", fields([0, 1], HOURS[:1], offset=7.0))
+    with xr.open_datatree(path) as tree:
+        assert tree.attrs["title"] == "Test"
+        assert tree["one"].attrs["seed"] == "1"
+        assert tree["one/t2m"].shape == (1, 1, 64, 64)
+        np.testing.assert_array_equal(
+            tree["two/t2m"].values, fields([0, 1], HOURS[:1], offset=7.0)["t2m"].values
+        )
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_nothing_half_written_stays(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+
+    def write(offset: float, *, fail: bool, overwrite: bool = False) -> None:
+        source = Source(("t2m",), (0,))
+        with FieldFile(path, DOMAIN, HOURS[:1], {"a": source}, attrs=ATTRS, overwrite=overwrite) as file:
+            file.write("a", fields([0], HOURS[:1], offset))
+            if fail:
+                raise KeyboardInterrupt
+
+    def value() -> float:
+        with xr.open_dataset(path) as dataset:
+            return float(dataset["t2m"][0, 0, 0, 0])
+
+    with pytest.raises(KeyboardInterrupt):
+        write(1.0, fail=True)
+    assert list(tmp_path.iterdir()) == []
+    write(2.0, fail=False)
+    with pytest.raises(DownscaleError, match="exists already"):
+        write(3.0, fail=False)
+    with pytest.raises(KeyboardInterrupt):
+        write(3.0, fail=True, overwrite=True)
+    assert value() == 2.0
+    write(3.0, fail=False, overwrite=True)
+    assert value() == 3.0
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_was_not_announced_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DownscaleError, match=r"must end in \.nc or \.zarr"):
+        FieldFile(tmp_path / "a.grib", DOMAIN, HOURS, {}, attrs=ATTRS)
+    with FieldFile(tmp_path / "a.nc", DOMAIN, HOURS[:1], {"a": Source(("t2m",), (0,))}, attrs=ATTRS) as file:
+        for given, sentence in (
+            (fields([1], HOURS[:1]), "was not made for"),
+            (fields([0], HOURS[1:2]), "was not made for"),
+            (fields([0], HOURS[:1]).rename(t2m="u10"), "takes t2m of a"),
+        ):
+            with pytest.raises(DownscaleError, match=sentence):
+                file.write("a", given)
