@@ -212,11 +212,15 @@ class Checkpoint:
         expected = module.state_dict()
         given = {k.removeprefix(prefix): e for k, e in self._entries().items() if k.startswith(prefix)}
         check_names(f"The part {part} of {self.path}", expected, given)
-        copies = {}
+        copies, read = {}, 0
         for key in expected:
             tensor = self.tensors[prefix + key]
             # Half precision has been copied when it was made wider.
             copies[key] = tensor.clone() if self._in_file(prefix + key) else tensor
+            read += tensor.nbytes
+            if read >= PIECE:
+                release(self._memory)
+                read = 0
         module.load_state_dict(copies, assign=True)
         release(self._memory)
 

@@ -20,11 +20,13 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def mapped_tensor(memory: mmap.mmap, start: int, count: int, dtype: torch.dtype) -> Tensor:
-    """``count`` numbers of a map from byte ``start`` on; a copy where the start does not suit the type."""
+    """``count`` numbers of a map from byte ``start`` on, in place. Copy it before computing much with it.
+
+    Some files begin their tensors anywhere, not where the type suits the processor. It reads those too, only
+    more slowly, and a copy made here would fill the memory that mapping saves.
+    """
     if count == 0:
         return torch.empty(0, dtype=dtype)
-    if start % dtype.itemsize:
-        return torch.frombuffer(bytearray(memory[start : start + count * dtype.itemsize]), dtype=dtype)
     # The view keeps the map open: PyTorch holds what it is given, but would let a map be closed beneath it.
     return torch.frombuffer(memoryview(memory), dtype=dtype, count=count, offset=start)
 

@@ -47,7 +47,9 @@ class ArchiveError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Member:
+class Member:
+    """Where bytes lie in a file."""
+
     start: int
     size: int
 
@@ -147,7 +149,7 @@ class TorchArchive:
         return _STORAGES[match[1]], key, count
 
     def _numbers(self, dtype: torch.dtype, key: str, count: int, what: str) -> Tensor:
-        member = self._members.get(f"{self._prefix}data/{key}")
+        member = self.storage(key)
         if member is None:
             raise self._fault(what, f"has its numbers in the storage {key}, which the file lacks")
         if member.size != count * dtype.itemsize:
@@ -157,12 +159,16 @@ class TorchArchive:
             )
         return mapped_tensor(self._map, member.start, count, dtype)
 
+    def storage(self, key: str) -> Member | None:
+        """Where the numbers of a storage lie; None where there are none."""
+        return self._members.get(f"{self._prefix}data/{key}")
+
     def _fault(self, what: str, fault: str) -> ArchiveError:
         return ArchiveError(f"{self.path}: {what} {fault}.")
 
     # --- the archive
 
-    def _read_members(self) -> dict[str, _Member]:
+    def _read_members(self) -> dict[str, Member]:
         """Where every member lies, once it is sure that none is more than a piece of this file."""
         try:
             with _Guarded(self.path) as file, zipfile.ZipFile(file) as archive:
@@ -176,7 +182,7 @@ class TorchArchive:
             raise ArchiveError(
                 f"{self.path} is truncated or damaged ({error}). Copy or download it again."
             ) from error
-        members: dict[str, _Member] = {}
+        members: dict[str, Member] = {}
         for info in infos:
             name = info.filename
             if re.match(r"[/\\]|[A-Za-z]:", name) or "\\" in name or ".." in name.split("/"):
@@ -190,7 +196,7 @@ class TorchArchive:
                     f"{self.path} is compressed, which PyTorch never does. Unpack it and write it again "
                     "without compression."
                 )
-            members[name] = _Member(self._start(info), info.file_size)
+            members[name] = Member(self._start(info), info.file_size)
         end = 0
         for name, member in sorted(members.items(), key=lambda entry: entry[1].start):
             if member.start < end and member.size:
@@ -221,7 +227,7 @@ class TorchArchive:
             )
         return prefix
 
-    def _bytes(self, member: _Member | None, most: int) -> bytes:
+    def _bytes(self, member: Member | None, most: int) -> bytes:
         return b"" if member is None else self._map[member.start : member.start + min(member.size, most)]
 
     def _read_description(self) -> Any:

@@ -25,6 +25,7 @@ def main(path: Path) -> None:
             # The last layers of a new denoiser are zero.
             if not parameter.any():
                 parameter.normal_(std=1e-3)
+    temperatures = ("t2m", "d2m", "sst", "t850")
     one, kelvin = MeanStd(mean=0, std=1), MeanStd(mean=285, std=8)
     header = Header(
         kind="ldm_res",
@@ -34,9 +35,7 @@ def main(path: Path) -> None:
         statics=("orography", "land_cover", "latitude"),
         targets=("t2m",),
         normalization=Normalization(
-            predictors={
-                name: kelvin if name in ("t2m", "d2m", "sst", "t850") else one for name in PREDICTORS
-            },
+            predictors={name: kelvin if name in temperatures else one for name in PREDICTORS},
             targets={"t2m": kelvin},
             orography=MeanStd(mean=300, std=400),
             latitude=MeanStd(mean=42, std=3),

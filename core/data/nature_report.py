@@ -257,10 +257,8 @@ def diurnal_properties(sample: Sample, terrain: Terrain, scenes: Scenes, skipped
             cycles = fine["t2m"].values[:, mask]
             ranges.append(float(np.ptp(cycles, axis=0).mean()))
             scenes.diurnal[f"{name} {str(fine['time'].values[0])[:10]}"] = cycles.mean(axis=1)
-        note = "mean over cells of daily maximum minus minimum"
-        rows.append(
-            Row(f"diurnal range of fine t2m over {name}", float(np.mean(ranges)), low, high, "K", note)
-        )
+        note, mean = "mean over cells of daily maximum minus minimum", float(np.mean(ranges))
+        rows.append(Row(f"diurnal range of fine t2m over {name}", mean, low, high, "K", note))
     return rows
 
 

@@ -114,7 +114,7 @@ class GenerativeDownscaler(NetworkDownscaler):
         super().__init__(path, device=device, memory_gib=memory_gib, threads=threads)
         if precision == "bfloat16" and self.device.type != "cuda":
             raise DownscaleError(
-                f"bfloat16 is for CUDA devices only; on {self.device.type} it is slower than float32."
+                f"bfloat16 is for CUDA devices only; {self.label} runs on {self.device.type}."
             )
         self.precision = precision
         self._kept: OrderedDict[bytes, _Condition] = OrderedDict()

@@ -4,12 +4,15 @@ import hashlib
 import json
 import pickle
 import struct
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -158,6 +161,150 @@ def test_what_can_not_be_saved_is_refused(
 def test_a_header_that_json_can_not_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="JSON"):
         save(tmp_path / "a.safetensors", header(provenance={"loss": float("nan")}), weights())
+
+
+# --- the format
+
+
+def test_the_library_of_the_format_reads_our_files(tmp_path: Path) -> None:
+    many = weights() | {
+        "unet.half": torch.randn(3, 5).half(),
+        "unet.flags": torch.tensor([True, False, True]),
+        "unet.bytes": torch.arange(5, dtype=torch.uint8),
+        "unet.nothing": torch.empty(0, 4),
+    }
+    save(tmp_path / "a.safetensors", header(), many, dtype=torch.float16)
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        assert set(file.keys()) == set(many)
+        assert set(file.metadata()) == {"tramontana", "weights_sha256"}
+        for key, tensor in many.items():
+            stored = file.get_tensor(key)
+            assert torch.equal(stored.double(), tensor.to(stored.dtype).double()), key
+    checkpoint = load(tmp_path / "a.safetensors")
+    for key, tensor in many.items():
+        assert checkpoint.tensors[key].shape == tensor.shape
+
+
+def test_we_read_files_of_that_library(tmp_path: Path) -> None:
+    many = weights() | {"unet.wide": torch.randn(3, dtype=torch.float64), "unet.b": torch.ones(3).bfloat16()}
+    entry = json.dumps(header().model_dump(mode="json"))
+    save_file(many, tmp_path / "a.safetensors", metadata={"tramontana": entry})
+    checkpoint = load(tmp_path / "a.safetensors")
+    assert checkpoint.recorded_weights_hash is None
+    for key, tensor in many.items():
+        assert torch.equal(checkpoint.tensors[key], tensor.float() if tensor.is_floating_point() else tensor)
+
+
+def test_tensors_start_where_their_type_wants_them(saved: Path) -> None:
+    data = saved.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    assert length % 8 == 0
+    sizes = {"F32": 4, "I64": 8}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name != "__metadata__":
+            assert entry["data_offsets"][0] % sizes[entry["dtype"]] == 0
+
+
+def test_the_hash_of_the_weights_is_recorded(saved: Path) -> None:
+    checkpoint = load(saved)
+    data = saved.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    expected = hashlib.sha256(data[8 + length :]).hexdigest()
+    assert checkpoint.recorded_weights_hash == checkpoint.weights_hash == expected
+    save(saved, header(label="Another header"), weights())
+    assert load(saved).recorded_weights_hash == expected
+    assert load(saved).file_hash != checkpoint.file_hash
+
+
+class OnDemand(Mapping[str, Tensor]):
+    """Weights that are made when they are asked for, and counted."""
+
+    def __init__(self) -> None:
+        self.live = 0
+        self.most = 0
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in set(self):
+            raise KeyError(key)
+        tensor = torch.full((8, 8), float(len(key)))
+        self.live += 1
+        self.most = max(self.most, self.live)
+        weakref.finalize(tensor, self._gone)
+        return tensor
+
+    def _gone(self) -> None:
+        self.live -= 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([f"unet.{'x' * number}" for number in range(1, 30)])
+
+    def __len__(self) -> int:
+        return 29
+
+
+def test_weights_are_written_one_at_a_time(tmp_path: Path) -> None:
+    source, steps = OnDemand(), []
+    save(
+        tmp_path / "a.safetensors", header(), source, progress=lambda done, total: steps.append((done, total))
+    )
+    assert source.most <= 2
+    assert steps == [(256 * (n + 1), 2 * 29 * 256) for n in range(2 * 29)]
+    assert load(tmp_path / "a.safetensors").tensors["unet.xxx"][0, 0] == 8.0
+
+
+def test_errors_name_where_weights_come_from(tmp_path: Path) -> None:
+    broken = {"unet.a": torch.tensor([float("nan")])}
+    with pytest.raises(CheckpointError, match=r"^source\.ckpt has weights that are not finite"):
+        save(tmp_path / "a.safetensors", header(), broken, origin="source.ckpt")
+
+
+def test_a_type_that_can_not_be_stored_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"can't hold weights of these types: unet\.a \(torch\.complex64\)"
+    ):
+        save(tmp_path / "a.safetensors", header(), {"unet.a": torch.ones(1, dtype=torch.complex64)})
+
+
+def test_a_checkpoint_outlives_its_file(saved: Path) -> None:
+    checkpoint = load(saved)
+    saved.unlink()
+    assert torch.equal(checkpoint.tensors["unet.conv.bias"], weights()["unet.conv.bias"])
+
+
+def with_outer(path: Path, change: Any) -> Path:
+    """The same file with another description of its tensors."""
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    outer = json.loads(data[8 : 8 + length])
+    change(outer)
+    text = json.dumps(outer).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda o: o["unet.conv.bias"].update(dtype="F1000"), "conv.bias is not described as a tensor"),
+        (lambda o: o["unet.conv.bias"].pop("dtype"), "not described as a tensor"),
+        (lambda o: o["unet.conv.bias"].update(dtype="F64"), "should take 32 bytes and takes 16"),
+        (lambda o: o["unet.conv.bias"].update(shape=[5]), "should take 20 bytes and takes 16"),
+        (lambda o: o["unet.conv.bias"].update(shape=[-4]), "impossible shape"),
+        (lambda o: o["unet.conv.bias"].update(shape=[4.0]), "impossible shape"),
+        (lambda o: o["unet.conv.bias"].update(shape=[1] * 50), "impossible shape"),
+        (lambda o: o["unet.conv.bias"].update(shape=[2**60]), "impossible shape"),
+        (lambda o: o["unet.conv.bias"].update(shape=4), "not described as a tensor"),
+        (lambda o: o["unet.conv.bias"].update(data_offsets=[12, 28]), "conv.weight does not begin where"),
+        (lambda o: o["unet.conv.bias"].update(data_offsets=[0, 16]), "does not begin where"),
+        (lambda o: o["unet.conv.bias"].update(data_offsets=[-8, 8]), "impossible shape"),
+        (lambda o: o["unet.conv.bias"].update(data_offsets=[0, 1, 2]), "not described as a tensor"),
+        (lambda o: o.pop("unet.norm.num_batches_tracked"), "conv.bias does not begin where"),
+        (lambda o: o.pop("unet.conv.weight"), "bytes follow the last tensor"),
+    ],
+)
+def test_layouts_are_checked(saved: Path, change: Any, sentence: str) -> None:
+    with pytest.raises(CheckpointError, match=f"is damaged: .*{sentence}"):
+        load(with_outer(saved, change))
 
 
 # --- files that are no checkpoints

@@ -188,7 +188,8 @@ def test_targets_follow_from_shapes(
 
 
 def test_recorded_variables_set_the_order(unet: State, tmp_path: Path) -> None:
-    low = ["PMSL", "2mT", *("U10 V10 dp2mT SST SNDPT TP SSRadIn Q850 T850 U850 V850 W850").split()]
+    rest = "U10 V10 dp2mT SST SNDPT TP SSRadIn Q850 T850 U850 V850 W850"
+    low = ["PMSL", "2mT", *rest.split(" ")]
     settings = {"target_vars": {"low_res": low, "high_res": ["V10", "U10"]}}
     path = saved(tmp_path / "a.ckpt", other_width(unet, 2), datamodule_hyper_parameters=settings)
     variables = PublishedCheckpoint(path).variables()
@@ -304,7 +305,7 @@ def test_faults_of_a_unet_are_named(
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-ALIAS = next(f"autoencoder.encoder.net.0.{name}" for name in ("conv1.weight",))
+ALIAS = "autoencoder.encoder.net.0.conv1.weight"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ ALIAS = next(f"autoencoder.encoder.net.0.{name}" for name in ("conv1.weight",))
             lambda s: {k: v for k, v in s.items() if not k.startswith("denoiser_ema.")},
             r"no moving averages \(EMA\).*--raw-weights",
         ),
-        (without("denoiser_ema.out2bias"), r"denoiser\.out\.2\.bias is missing"),
+        (without("denoiser_ema.out2bias"), r"no moving average.*denoiser\.out\.2\.bias"),
         (nan_in("denoiser_ema.out2bias"), r"not finite.*denoiser\.out\.bias"),
         (replaced(denoiser_ema__stranger=torch.ones(1)), "stranger"),
         (replaced(denoiser_ema__out2bias=torch.ones(3)), "shape"),

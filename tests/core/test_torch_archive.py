@@ -377,7 +377,7 @@ def test_other_files_are_named_as_such(make: Any, sentence: str, tmp_path: Path)
     assert "other.ckpt" in str(error.value)
 
 
-def test_an_unaligned_storage_is_read_too(tmp_path: Path) -> None:
+def test_a_storage_may_begin_anywhere(tmp_path: Path) -> None:
     for length in range(8):
         path = forged(tmp_path / "a.ckpt", [tensor_of(Stored(*GOOD)), "x" * length])
         archive = TorchArchive(path)

@@ -249,8 +249,8 @@ def _work(
                 results.put(block)
         results.put(None)
     except Exception as error:
-        why = " ".join(str(error).split()).rstrip(".")
-        results.put(f"{doing}, {type(error).__name__}: {why}. One worker alone shows where it happens.")
+        why = ": ".join([type(error).__name__, *filter(None, [" ".join(str(error).split()).rstrip(".")])])
+        results.put(f"{doing}, {why}. With one worker the error shows where it happens.")
 
 
 __all__ = ["Block", "fingerprint", "write_nature_run"]

@@ -1,19 +1,22 @@
 """The bands of the nature run on a short run over a part of Italy, and the report's own arithmetic."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 import xarray as xr
-from scipy.interpolate import interp1d
 
 from core.data.nature_report import (
     Report,
     Row,
     Scenes,
     block_average,
+    diurnal_properties,
     era5_properties,
+    interpolation_properties,
     load_era5,
     plot_report,
-    quadratic,
     report,
     simulate_day,
 )
@@ -84,8 +87,9 @@ def test_comparable_with_real_era5(domain, static, shared_data):
     config = NatureRunConfig(spin_up=8)
     terrain = prepare(domain, static, config)
     day, _ = simulate_day(terrain, config, "2022-05-23", 3)
-    rows = {row.name: row for row in era5_properties(day, sample, terrain)}
-    assert len(rows) == 5
+    skipped: list[str] = []
+    rows = {row.name: row for row in era5_properties(day, sample, terrain, skipped)}
+    assert (len(rows), skipped) == (5, [])
     # The range of two real months is that of synoptic changes too, which one day can't have.
     wide = rows.pop("ERA5 sample: range, 1st to 99th percentile")
     assert 0.3 < wide.value < 1.5
@@ -124,14 +128,63 @@ def test_rows_for_people():
     assert not Report("d", 1, (row, Row("y", 3, 0, 1, "1")), (), Scenes()).holds
 
 
-def test_quadratic_interpolation_equals_scipy(domain):
-    coarse = domain.coarse
-    values = np.random.default_rng(0).normal(size=(1, *coarse.shape))
-    field = xr.DataArray(values, dims=("time", "y", "x"), coords={"time": [0], "y": coarse.y, "x": coarse.x})
-    options = {"kind": "quadratic", "fill_value": "extrapolate"}
-    rows = interp1d(coarse.y[::-1], values[0, ::-1], axis=0, **options)(domain.fine.y)
-    expected = interp1d(coarse.x, rows, axis=1, **options)(domain.fine.x)
-    np.testing.assert_allclose(quadratic(field, domain)[0], expected, atol=1e-8)
+def days(domain: Domain, count: int = 2, hours: int = 3) -> list[tuple[xr.Dataset, xr.Dataset]]:
+    """Random temperatures: coarse and fine, a pair of datasets for each day."""
+    generator, made = np.random.default_rng(0), []
+    for day in range(count):
+        times = np.datetime64("2016-01-04", "ns") + np.timedelta64(day, "D")
+        times = times + np.arange(hours) * np.timedelta64(8, "h")
+        pair = []
+        for grid in (domain.coarse, domain.fine):
+            values = 280 + generator.normal(size=(hours, *grid.shape)).astype(np.float32)
+            coords = {"time": times, "y": grid.y, "x": grid.x}
+            pair.append(xr.Dataset({"t2m": (("time", "y", "x"), values)}, coords))
+        made.append((pair[0], pair[1]))
+    return made
+
+
+def test_interpolation_is_scored_hour_by_hour(domain):
+    sample, scenes = days(domain), Scenes()
+    rows = interpolation_properties(sample, domain, scenes)
+    scores = []
+    for coarse, fine in sample:
+        spline = (
+            coarse["t2m"]
+            .astype("f8")
+            .interp(
+                y=domain.fine.y, x=domain.fine.x, method="quadratic", kwargs={"fill_value": "extrapolate"}
+            )
+        )
+        error = spline - fine["t2m"]
+        squared = (error**2).mean(("y", "x"))
+        scores.append(
+            xr.concat(
+                [squared**0.5, 1 - squared / fine["t2m"].var(("y", "x")), error.mean(("y", "x"))], "score"
+            )
+        )
+    expected = xr.concat(scores, "time").mean("time")
+    np.testing.assert_allclose([row.value for row in rows], expected, atol=1e-5)
+    assert [curve.size for curve in scenes.hourly.values()] == [3, 3]
+
+
+def test_a_domain_without_sea_says_so(domain):
+    sample, scenes, skipped = days(domain), Scenes(), []
+    terrain = SimpleNamespace(land=torch.ones(domain.fine.shape))
+    (row,) = diurnal_properties(sample, terrain, scenes, skipped)
+    expected = np.mean([np.ptp(fine["t2m"].values, axis=0).mean() for _, fine in sample])
+    assert row.name == "diurnal range of fine t2m over land"
+    assert row.value == pytest.approx(expected)
+    assert skipped == ["Diurnal range over sea: no fine cell of the domain is sea."]
+    assert list(scenes.diurnal) == ["land 2016-01-04", "land 2016-01-05"]
+
+
+def test_a_missing_temperature_is_not_passed_over(domain):
+    sample = days(domain)
+    sample[0][1]["t2m"][0, 0, 0] = np.nan
+    terrain = SimpleNamespace(land=torch.ones(domain.fine.shape))
+    (row,) = diurnal_properties(sample, terrain, Scenes(), [])
+    assert np.isnan(row.value)
+    assert not row.holds
 
 
 def test_block_average():

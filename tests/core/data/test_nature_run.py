@@ -2,6 +2,7 @@
 
 import warnings
 from itertools import pairwise
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from core.data.nature_run import (
     moisture,
     simulate,
     surface,
+    write,
     write_nature_run,
 )
 from core.data.nature_run.coarse import earth_relative
@@ -337,6 +339,23 @@ def test_a_store_is_appended_but_never_mixed(tmp_path, domain, static):
         write_nature_run(path, domain, static, QUICK, SUMMER, workers=0)
     with pytest.raises(NatureRunError, match="No hours"):
         write_nature_run(path, domain, static, QUICK, [])
+
+
+def test_a_worker_that_fails_sends_one_sentence(domain, static, monkeypatch):
+    monkeypatch.setattr(write.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(write.torch, "set_num_threads", lambda _: None)
+    tasks, results = Queue(), Queue()
+    monkeypatch.setattr(write, "run_weeks", fail)
+    tasks.put(write._Plan({np.datetime64("2016-07-11", "ns"): [0]}, {}))
+    write._work(domain, static, QUICK, 1, tasks, results)
+    assert results.get_nowait() == (
+        "in the week of 2016-07-11, RuntimeError: no memory left. "
+        "With one worker the error shows where it happens."
+    )
+
+
+def fail(*_: object):
+    raise RuntimeError("no memory\n left.")
 
 
 def test_several_workers_make_the_same_weather(tmp_path, domain, static):

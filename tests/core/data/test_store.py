@@ -1,5 +1,6 @@
 """core.data.store: planned hours, atomic writing, resuming, and plain words for what is wrong."""
 
+import re
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from core.variables import LAND_COVER_CLASSES, PREDICTORS, VARIABLES
 DOMAIN = Domain.regular("Small", left=4_000_000.0, top=2_500_000.0, shape=(32, 48), spacing=2000.0, ratio=8)
 START = np.datetime64("2016-01-04T00", "ns")
 HOUR = np.timedelta64(1, "h")
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
 def hours(count, start=START):
@@ -160,6 +162,28 @@ def test_appending_in_time(make):
     np.testing.assert_array_equal(reader.hours, hours(40))
     with pytest.raises(StoreError, match="Only later hours"):
         store.plan(hours(1))
+
+
+def test_history_tells_what_was_added(make):
+    store = make(2)
+    created = store.attrs["history"]
+    assert re.fullmatch(rf"{STAMP} created by tramontana \S+", created)
+    store.plan(hours(0))
+    store.plan(hours(3, START + 30 * HOUR))
+    store.write(hours(1), values(("t2m", "msl"), 1, (4, 6)), values(("t2m",), 1, (32, 48)))
+    store.plan(hours(1, START + 40 * HOUR))
+    first, *added = store.attrs["history"].split("\n")
+    assert first == created
+    span = "2016-01-05 06:00 UTC to 2016-01-05 08:00 UTC"
+    assert re.fullmatch(rf"{STAMP} 3 hours added, {span}, by tramontana \S+", added[0])
+    assert re.fullmatch(rf"{STAMP} 1 hour added, 2016-01-05 16:00 UTC, by tramontana \S+", added[1])
+    assert len(added) == 2
+    reopened = Store.open(store.path)
+    assert reopened.attrs == store.attrs
+    assert (
+        xr.open_datatree(store.path, engine="zarr", consolidated=False).attrs["history"]
+        == store.attrs["history"]
+    )
 
 
 def test_interrupted_plan_is_mended_when_opened_for_appending(make):

@@ -389,12 +389,13 @@ DEEP = small_latent_diffusion().unet.model_copy(update={"features": (4, 4, 4)}).
         ({"parts": {"unet": DEEP}}, "lacks weights"),
         ({"kind": "unet"}, "a UNet has unet"),
         ({"statics": ("orography",)}, "static fields orography; a latent diffusion model takes"),
-        ({"domain": Domain.regular("Odd", left=4e6, top=2.5e6, shape=(48, 64), spacing=2e3, ratio=8).to_dict()},
-         "multiples of 32, but its domain has 48 x 64"),
-        ({"domain": Domain.regular("Odd", left=4e6, top=2.5e6, shape=(64, 64), spacing=2e3, ratio=4).to_dict()},
-         "latents 8 times coarser .* coarse cells 4 times larger"),
+        (
+            {"domain": DOMAIN.to_dict() | {"height": 96, "width": 80}},
+            "multiples of 32, but its domain has 96 x 80",
+        ),
+        ({"domain": DOMAIN.to_dict() | {"ratio": 4}}, "8 times coarser .* coarse cells 4 times larger"),
     ],
-)  # fmt: skip
+)
 def test_contradictions_in_a_checkpoint_are_named(
     save_ldm: SaveModel, changes: dict[str, Any], sentence: str
 ) -> None:
