@@ -28,7 +28,6 @@ from core.models.denoiser import Averages
 from core.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from core.models.unet import UNet, UNetConfig
 from core.models.vae import VAE, VAEConfig
-from core.models.weights import count, size
 from core.torch_archive import ArchiveError, TorchArchive
 from core.unpickle import Inert
 from core.variables import PREDICTORS, STATIC_CHANNELS, TARGETS, VARIABLES
@@ -154,7 +153,7 @@ class PublishedCheckpoint:
             if others:
                 raise CheckpointError(f"{self.path}: {others[0]} is no part of a published {self.kind}.")
             parts = {"unet": unet.from_published_names(state, "net.")}
-        configs: dict[str, Any] = {"unet": _unet_config(parts["unet"])}
+        configs: dict[str, Any] = {"unet": UNetConfig.from_weights(parts["unet"])}
         with torch.device("meta"):
             net = UNet(configs["unet"])
             modules: dict[str, torch.nn.Module] = {"unet": net}
@@ -350,15 +349,6 @@ def _recognise(path: Path, state: Mapping[str, Tensor]) -> PublishedKind:
     raise CheckpointError(
         f"{path} is none of the published models (UNet, GAN, VAE, LDM): its first weight is "
         f"{next(iter(state))[:80]}."
-    )
-
-
-def _unet_config(weights: Mapping[str, Tensor]) -> UNetConfig:
-    levels = count(weights, "encoder.{}.0.weight")
-    return UNetConfig(
-        in_channels=size(weights, "encoder.0.0.weight", 1),
-        out_channels=size(weights, "head.weight", 0),
-        features=tuple(size(weights, f"encoder.{level}.0.weight", 0) for level in range(levels)),
     )
 
 

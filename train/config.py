@@ -1,7 +1,8 @@
 """Configs of training runs: validated, with every unknown key refused by name.
 
-A config is a YAML file or one of those shipped in ``train/configs``, read by :func:`load_config`; from
-Python, make a :class:`UNetTrainConfig` directly.
+A config is a YAML file or one of those shipped in ``train/configs``, read by :func:`load_config`. Each stage
+has its own class, with the keys that all stages share from :class:`StageConfig`; from Python, make one
+directly.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,10 +25,12 @@ class ConfigError(ValueError):
 
 
 Positive = Annotated[int, Field(ge=1)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LABEL = r"^[^\x00-\x1f\x7f<>]{1,80}$"
 
 
-class UNetTrainConfig(BaseModel):
-    """Everything that defines a UNet training run besides the data.
+class StageConfig(BaseModel):
+    """What defines a training run of any stage, besides the data and the models that it builds on.
 
     A round is ``validate_every`` steps of training followed by a validation; a run that is stopped resumes
     from the last complete round. The keys of :data:`MACHINE_KEYS` may change when it does.
@@ -35,27 +38,19 @@ class UNetTrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field("unet", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="file name of the model")
-    label: str = Field("UNet", pattern=r"^[^\x00-\x1f\x7f<>]{1,80}$", description="what people see")
-    seed: int = Field(0, ge=0, description="seed of the weights, the order of hours and the crops")
+    stage: ClassVar[str]
 
-    targets: tuple[str, ...] = Field(("t2m",), min_length=1, description="fine variables to generate")
+    name: str = Field(pattern=NAME, description="file name of the model")
+    label: str = Field(pattern=LABEL, description="what people see")
+    seed: int = Field(0, ge=0, description="seed of the weights, the order of hours, the crops and the noise")
+
     split: Literal["blocked", "random"] = Field("blocked", description="how hours are divided")
-    crop: int | None = Field(None, ge=1, description="side of the training windows [fine pixels]; null: all")
     validation_hours: Positive | None = Field(None, description="validation hours drawn once; null: all")
-
-    features: tuple[Positive, ...] = Field((64, 128, 256, 512), min_length=1, description="channels by level")
-    batchnorm_momentum: float = Field(0.1, gt=0, le=1, description="weight of the newest batch statistics")
-    batchnorm_steps: Positive | None = Field(
-        None,
-        description="steps that normalise by the statistics of their batch; later ones by those collected "
-        "until then, as in use; null: all steps",
-    )
 
     batch: Positive = Field(4, description="samples in a step")
     steps: Positive = Field(description="steps in all; a multiple of validate_every")
     validate_every: Positive = Field(description="steps in a round")
-    learning_rate: float = Field(1e-3, gt=0, description="step size of Adam")
+    learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser")
     schedule: Literal["constant", "cosine", "plateau"] = Field(
         "constant",
         description="cosine: to zero at the last step or at max_minutes, whichever is nearer; plateau: "
@@ -76,16 +71,81 @@ class UNetTrainConfig(BaseModel):
     tensorboard: bool = Field(False, description="also log for TensorBoard (install tensorboard)")
 
     @model_validator(mode="after")
-    def _check(self) -> UNetTrainConfig:
-        unknown = [name for name in self.targets if name not in TARGETS]
-        if unknown or len(set(self.targets)) < len(self.targets):
-            raise ValueError(f"targets must be different ones of {', '.join(TARGETS)}")
+    def _whole_rounds(self) -> Self:
         if self.steps % self.validate_every:
             nearest = max(1, round(self.steps / self.validate_every)) * self.validate_every
             raise ValueError(
                 f"steps ({self.steps}) must be a multiple of validate_every ({self.validate_every}), "
                 f"for example {nearest}"
             )
+        return self
+
+
+class Crops(BaseModel):
+    """Square windows of the domain to train on."""
+
+    crop: int | None = Field(None, ge=1, description="side of the training windows [fine pixels]; null: all")
+
+
+class UNetTrainConfig(StageConfig, Crops):
+    """A training run of the UNet."""
+
+    stage: ClassVar[str] = "unet"
+
+    name: str = Field("unet", pattern=NAME, description="file name of the model")
+    label: str = Field("UNet", pattern=LABEL, description="what people see")
+
+    targets: tuple[str, ...] = Field(("t2m",), min_length=1, description="fine variables to generate")
+    features: tuple[Positive, ...] = Field((64, 128, 256, 512), min_length=1, description="channels by level")
+    batchnorm_momentum: float = Field(0.1, gt=0, le=1, description="weight of the newest batch statistics")
+    batchnorm_steps: Positive | None = Field(
+        None,
+        description="steps that normalise by the statistics of their batch; later ones by those collected "
+        "until then, as in use; null: all steps",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        unknown = [name for name in self.targets if name not in TARGETS]
+        if unknown or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets must be different ones of {', '.join(TARGETS)}")
+        multiple = 1 << len(self.features)
+        if self.crop is not None and self.crop % multiple:
+            raise ValueError(f"crop ({self.crop}) must be a multiple of {multiple} for this many features")
+        return self
+
+
+class AdamW(BaseModel):
+    """The optimiser of the VAE and of latent diffusion (Loshchilov and Hutter, arXiv 1711.05101)."""
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.5, 0.9), description="decay of the moments of the gradient in AdamW"
+    )
+    weight_decay: float = Field(1e-3, ge=0, description="decay of the weights in AdamW")
+
+
+class VAETrainConfig(StageConfig, Crops, AdamW):
+    """A training run of the VAE on the residuals that a UNet leaves."""
+
+    stage: ClassVar[str] = "vae"
+
+    name: str = Field("vae", pattern=NAME, description="file name of the model")
+    label: str = Field("VAE", pattern=LABEL, description="what people see")
+
+    train_hours: Positive | None = Field(None, description="training hours drawn once; null: all")
+    features: tuple[Positive, ...] = Field(
+        (16, 16, 64), min_length=1, description="channels by level; their number must match the data's ratio"
+    )
+    latent_channels: Positive = Field(32, description="channels of the latent")
+    kl_weight: float = Field(0.01, ge=0, description="weight of the divergence from the normal distribution")
+    scale_latents: bool = Field(
+        False,
+        description="at the end, shift and scale every channel of the latent to mean 0 and variance 1 over "
+        "training hours, undone by the decoder: what is decoded stays the same",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
         multiple = 1 << len(self.features)
         if self.crop is not None and self.crop % multiple:
             raise ValueError(f"crop ({self.crop}) must be a multiple of {multiple} for this many features")
@@ -95,17 +155,25 @@ class UNetTrainConfig(BaseModel):
 MACHINE_KEYS = frozenset({"device", "threads", "workers", "cache_gb", "max_minutes", "tensorboard"})
 """Keys that say where and how long to train, not what."""
 
-
-def shipped_configs() -> list[str]:
-    """Names of the configs that come with the program."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+Config = TypeVar("Config", bound=StageConfig)
 
 
-def load_config(source: str | Path, overrides: Sequence[str] = ()) -> UNetTrainConfig:
+def shipped_configs(stage: str = "") -> list[str]:
+    """Names of the configs that come with the program, of one stage or of all."""
+    return sorted(
+        path.stem for path in SHIPPED.glob("*.yaml") if not stage or path.stem.rpartition("-")[0] == stage
+    )
+
+
+def load_config(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    kind: type[Config] = UNetTrainConfig,  # type: ignore[assignment]
+) -> Config:
     """The config in a YAML file, or shipped under the name ``source``, with some keys set anew.
 
     ``overrides`` are texts ``key=value``; the value is read as YAML, so ``features=[8,16]`` is a list and
-    ``crop=null`` is none.
+    ``crop=null`` is none. ``kind`` is the class of the stage's configs.
 
     Raises ConfigError, naming the nearest valid key where one is unknown.
     """
@@ -116,7 +184,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> UNetTrainC
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"There is no readable config {source}. Give a YAML file, or one of the names "
-            f"{', '.join(shipped_configs())}."
+            f"{', '.join(shipped_configs(kind.stage))}."
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
@@ -130,24 +198,30 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> UNetTrainC
             values[key.strip()] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"The value of --set {override} is not valid: {_one_line(error)}") from error
-    return validate(values, str(source))
+    return validate(values, str(source), kind)
 
 
-def validate(values: Mapping[Any, Any], source: str) -> UNetTrainConfig:
+def validate(
+    values: Mapping[Any, Any],
+    source: str,
+    kind: type[Config] = UNetTrainConfig,  # type: ignore[assignment]
+) -> Config:
     """A config from plain values; ``source`` is what messages call them.
 
     Raises ConfigError with a sentence for every fault.
     """
     try:
-        return UNetTrainConfig.model_validate({str(key): value for key, value in values.items()})
+        return kind.model_validate({str(key): value for key, value in values.items()})
     except ValidationError as error:
-        raise ConfigError(f"{source}: {' '.join(map(_sentence, error.errors()))}") from error
+        raise ConfigError(
+            f"{source}: {' '.join(_sentence(fault, kind) for fault in error.errors())}"
+        ) from error
 
 
-def _sentence(fault: Any) -> str:
+def _sentence(fault: Any, kind: type[StageConfig]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        keys = list(UNetTrainConfig.model_fields)
+        keys = list(kind.model_fields)
         near = get_close_matches(key, keys, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(keys)}."
         return f"Unknown key {key}: {advice}"

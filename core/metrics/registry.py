@@ -24,8 +24,24 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 """Name -> metric, in the order in which tables show them."""
 
 
+BAR = r"\|"
+"""A bar inside a cell of a Markdown table."""
+
+
 def find_metric(name: str) -> Metric:
     """The metric of that name; MetricError that lists the names where there is none."""
     if name not in METRICS:
         raise MetricError(f"There is no metric {name!r}; choose one of {', '.join(METRICS)}.")
     return METRICS[name]
+
+
+def markdown() -> str:
+    """Every metric with its formula, as a Markdown table (``docs/metrics.md`` holds it)."""
+    best = {"lower": "low", "higher": "high", "zero": "near 0", "one": "near 1", "none": "-"}
+    lines = ["| name | what | formula | good is | source |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {metric.title}: {metric.long_name} | `{metric.formula.replace('|', BAR)}` "
+        f"| {best[metric.best]} | {metric.source} |"
+        for name, metric in METRICS.items()
+    ]
+    return "\n".join(lines)

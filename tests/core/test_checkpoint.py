@@ -294,7 +294,7 @@ def with_outer(path: Path, change: Any) -> Path:
         (lambda o: o["unet.conv.bias"].update(shape=[1] * 50), "impossible shape"),
         (lambda o: o["unet.conv.bias"].update(shape=[2**60]), "impossible shape"),
         (lambda o: o["unet.conv.bias"].update(shape=4), "not described as a tensor"),
-        (lambda o: o["unet.conv.bias"].update(data_offsets=[12, 28]), "conv.weight does not begin where"),
+        (lambda o: o["unet.conv.bias"].update(data_offsets=[12, 28]), "conv.bias does not begin where"),
         (lambda o: o["unet.conv.bias"].update(data_offsets=[0, 16]), "does not begin where"),
         (lambda o: o["unet.conv.bias"].update(data_offsets=[-8, 8]), "impossible shape"),
         (lambda o: o["unet.conv.bias"].update(data_offsets=[0, 1, 2]), "not described as a tensor"),
