@@ -19,14 +19,22 @@ def hours_of_weeks(weeks=20, per_week=2, start="2016-01-06T00"):
     return (days[:, None] + np.arange(per_week) * np.timedelta64(1, "h")).ravel()
 
 
-def static_dataset(domain=DOMAIN, seed=0):
+def block_means(values, ratio):
+    """Means over blocks of ``ratio`` x ``ratio`` of the last two axes."""
+    height, width = values.shape[-2:]
+    return values.reshape(*values.shape[:-2], height // ratio, ratio, width // ratio, ratio).mean((-3, -1))
+
+
+def static_dataset(domain=DOMAIN, seed=0, orography=None):
+    """Land everywhere; random heights unless they are given, random forest."""
     generator = np.random.default_rng(seed)
     shape = domain.fine.shape
     land_cover = np.zeros((LAND_COVER_CLASSES, *shape), np.float32)
     land_cover[3] = generator.random(shape) < 0.5
+    orography = generator.uniform(0, 1500, shape) if orography is None else orography
     return xr.Dataset(
         {
-            "orography": (("y", "x"), generator.uniform(0, 1500, shape).astype(np.float32)),
+            "orography": (("y", "x"), orography.astype(np.float32)),
             "land_cover": (("class", "y", "x"), land_cover),
             "latitude": (("y", "x"), domain.fine.latitude.astype(np.float32)),
             "land_fraction": (("y", "x"), np.ones(shape, np.float32)),
@@ -35,31 +43,30 @@ def static_dataset(domain=DOMAIN, seed=0):
     )
 
 
+def create_store(path, domain, times, statics, **options):
+    """A store without any hour yet; its coarse orography is the mean of the fine one."""
+    known = {
+        "title": "Invented weather for tests",
+        "source": "tests",
+        "synthetic": True,
+        "static": statics,
+        "coarse_orography": block_means(statics["orography"].values, domain.ratio),
+    }
+    return Store.create(path, domain, times=times, **known | options)
+
+
 def make_store(path, times=None, *, coarse=PREDICTORS, fine=("t2m",), domain=DOMAIN, static=True, seed=0):
     """Coarse noise; fine t2m is the coarse one of its cell, lowered with height above the cell's mean.
 
     The left half of sst is missing (land).
     """
     times = hours_of_weeks() if times is None else np.asarray(times, "datetime64[ns]")
-    height, width = domain.fine.shape
     ratio = domain.ratio
     statics = static_dataset(domain, seed)
     orography = statics["orography"].values
-    means = orography.reshape(height // ratio, ratio, width // ratio, ratio).mean(axis=(1, 3))
-    excess = orography - means.repeat(ratio, 0).repeat(ratio, 1)
-    store = Store.create(
-        path,
-        domain,
-        title="Invented weather for tests",
-        source="tests",
-        times=times,
-        coarse=coarse,
-        fine=fine,
-        static=statics if static else None,
-        coarse_orography=means,
-        synthetic=True,
-        fingerprint=f"tests-{seed}",
-    )
+    excess = orography - block_means(orography, ratio).repeat(ratio, 0).repeat(ratio, 1)
+    options = {"coarse": coarse, "fine": fine, "fingerprint": f"tests-{seed}"}
+    store = create_store(path, domain, times, statics, **options | ({} if static else {"static": None}))
     fields, truth = {}, {}
     for number, name in enumerate(PREDICTORS):
         generator = np.random.default_rng((seed, number))

@@ -39,12 +39,14 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stage: ClassVar[str]
+    noun: ClassVar[str]
 
     name: str = Field(pattern=NAME, description="file name of the model")
     label: str = Field(pattern=LABEL, description="what people see")
     seed: int = Field(0, ge=0, description="seed of the weights, the order of hours, the crops and the noise")
 
     split: Literal["blocked", "random"] = Field("blocked", description="how hours are divided")
+    crop: int | None = Field(None, ge=1, description="side of the training windows [fine pixels]; null: all")
     validation_hours: Positive | None = Field(None, description="validation hours drawn once; null: all")
 
     batch: Positive = Field(4, description="samples in a step")
@@ -57,6 +59,7 @@ class StageConfig(BaseModel):
         "times 0.25 after 3 rounds without improvement",
     )
     warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises from zero")
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; null: any")
     patience: Positive | None = Field(
         5, description="rounds without improvement before stopping; null: never"
     )
@@ -70,6 +73,15 @@ class StageConfig(BaseModel):
     storage: Literal["float32", "float16"] = Field("float32", description="weights in the file that results")
     tensorboard: bool = Field(False, description="also log for TensorBoard (install tensorboard)")
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Plain JSON values of the keys that have one: what a run did that was begun before a key existed."""
+        return {
+            key: field.default
+            for key, field in cls.model_fields.items()
+            if isinstance(field.default, str | int | float | bool | None)
+        }
+
     @model_validator(mode="after")
     def _whole_rounds(self) -> Self:
         if self.steps % self.validate_every:
@@ -81,16 +93,16 @@ class StageConfig(BaseModel):
         return self
 
 
-class Crops(BaseModel):
-    """Square windows of the domain to train on."""
+def _check_crop(crop: int | None, multiple: int, why: str) -> None:
+    if crop is not None and crop % multiple:
+        raise ValueError(f"crop ({crop}) must be a multiple of {multiple} {why}")
 
-    crop: int | None = Field(None, ge=1, description="side of the training windows [fine pixels]; null: all")
 
-
-class UNetTrainConfig(StageConfig, Crops):
+class UNetTrainConfig(StageConfig):
     """A training run of the UNet."""
 
     stage: ClassVar[str] = "unet"
+    noun: ClassVar[str] = "UNet"
 
     name: str = Field("unet", pattern=NAME, description="file name of the model")
     label: str = Field("UNet", pattern=LABEL, description="what people see")
@@ -109,14 +121,12 @@ class UNetTrainConfig(StageConfig, Crops):
         unknown = [name for name in self.targets if name not in TARGETS]
         if unknown or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets must be different ones of {', '.join(TARGETS)}")
-        multiple = 1 << len(self.features)
-        if self.crop is not None and self.crop % multiple:
-            raise ValueError(f"crop ({self.crop}) must be a multiple of {multiple} for this many features")
+        _check_crop(self.crop, 1 << len(self.features), "for this many features")
         return self
 
 
-class AdamW(BaseModel):
-    """The optimiser of the VAE and of latent diffusion (Loshchilov and Hutter, arXiv 1711.05101)."""
+class AdamWConfig(StageConfig):
+    """A stage that is optimised with AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
 
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.5, 0.9), description="decay of the moments of the gradient in AdamW"
@@ -124,10 +134,11 @@ class AdamW(BaseModel):
     weight_decay: float = Field(1e-3, ge=0, description="decay of the weights in AdamW")
 
 
-class VAETrainConfig(StageConfig, Crops, AdamW):
+class VAETrainConfig(AdamWConfig):
     """A training run of the VAE on the residuals that a UNet leaves."""
 
     stage: ClassVar[str] = "vae"
+    noun: ClassVar[str] = "VAE"
 
     name: str = Field("vae", pattern=NAME, description="file name of the model")
     label: str = Field("VAE", pattern=LABEL, description="what people see")
@@ -146,9 +157,7 @@ class VAETrainConfig(StageConfig, Crops, AdamW):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        multiple = 1 << len(self.features)
-        if self.crop is not None and self.crop % multiple:
-            raise ValueError(f"crop ({self.crop}) must be a multiple of {multiple} for this many features")
+        _check_crop(self.crop, 1 << len(self.features), "for this many features")
         return self
 
 

@@ -4,6 +4,7 @@ run.json      config, data and normalisation, written when training begins
 last.ckpt     state after the last complete round
 best.ckpt     weights with the smallest validation loss
 logs/         scores of every round, a new version_N at every start
+cache/        fields computed once for the whole run, where a stage has any
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ RECORD = "run.json"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 LOGS = "logs"
+CACHE = "cache"
 
 
 class TrainError(ValueError):
@@ -29,12 +31,16 @@ class TrainError(ValueError):
 
 
 def find_run(
-    folder: Path, identity: Mapping[str, Mapping[str, Any]], *, fresh: bool
+    folder: Path,
+    identity: Mapping[str, Mapping[str, Any]],
+    *,
+    fresh: bool,
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """The record of the run in ``folder`` that has the same ``identity``; None where there is none.
 
-    ``identity`` holds plain JSON values: "config" and "data". With ``fresh``, a run that is there is
-    removed, whatever its identity.
+    ``identity`` holds plain JSON values: "config" and "data". ``defaults`` stand for keys of the config that
+    did not exist when the run began. With ``fresh``, a run that is there is removed, whatever its identity.
 
     Raises TrainError where the folder holds something else or a run of another identity.
     """
@@ -57,10 +63,12 @@ def find_run(
         result = f"{Path(str(config.get('name'))).name}.safetensors"
         for name in (result, LAST, BEST, RECORD):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / LOGS, ignore_errors=True)
+        for part in (LOGS, CACHE):
+            shutil.rmtree(folder / part, ignore_errors=True)
         return None
     way_out = "Go back to that, choose another folder with --out, or start over with --fresh."
     wanted = json.loads(json.dumps(identity))
+    config = {**(defaults or {}), **config}
     changed = [
         f"{key} was {config.get(key)} and is {wanted['config'].get(key)}"
         for key in sorted(config.keys() | wanted["config"].keys())

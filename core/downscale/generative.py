@@ -170,7 +170,8 @@ class GenerativeDownscaler(NetworkDownscaler):
         # times less CPU time with channels last, and the denoiser 7 % more (one thread).
         for part in PARTS:
             if part != "denoiser":
-                network.get_submodule(part).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                module = network.get_submodule(part)
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def fields_at_once(self, domain: Domain) -> int:
         """How many fields (hours x members) are computed together under the memory budget."""

@@ -3,10 +3,11 @@
 What is counted are the fields inside a network at its peak, in inference. Weights, and what every process
 takes, come on top.
 
-Measured in float32 on a CPU with one thread, for the published width (329 million parameters, 1.23 GiB) on the
-whole Italy domain, as the largest resident set of `tramontana downscale ... --hours H H --device cpu`: 2.6 GiB
-with 2 members in one batch (3 steps of ``dpmpp_2m``), 3.5 GiB with 13, which is what the default budget of
-2 GiB takes (2 steps). `python -m tests.published_width FILE` writes such a model with random weights.
+Measured in float32 on a CPU with one thread, for the published width (329 million parameters, 1.23 GiB) on
+the whole Italy domain, as the largest resident set of `tramontana downscale STORE --model FILE --out OUT
+--hours H H --device cpu`: 2.6 GiB with `--members 2 --steps 3`, computed together, and 3.5 GiB with
+`--members 13 --steps 2`, as many as the default budget of 2 GiB takes. `python -m tests.published_width FILE`
+writes such a model with random weights.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from core.data.store import Store
 from core.domain import Domain
 from core.variables import PREDICTORS
+from tests.synthetic_store import block_means, create_store, static_dataset
 
 DOMAIN = Domain.regular(
     "Test land", left=4_500_000.0, top=2_500_000.0, shape=(64, 48), spacing=2000.0, ratio=8
@@ -20,34 +20,23 @@ def fields(hour: int) -> tuple[np.ndarray, np.ndarray]:
     """(fine, coarse) temperature [K] of an hour: a slope, a wave and an offset that tells hours apart."""
     y, x = np.mgrid[:64, :48]
     fine = 280 + 0.1 * y + 2 * np.sin(x / 5.0) + hour
-    return fine.astype("f4"), fine.reshape(8, 8, 6, 8).mean((1, 3)).astype("f4")
+    return fine.astype("f4"), block_means(fine, 8).astype("f4")
 
 
 def make_store(
     path: Path, hours: np.ndarray = HOURS, *, truth: bool = True, written: int | None = None, **options: Any
 ) -> Store:
     """A store of t2m with or without truth; only the first ``written`` hours are complete."""
-    height = np.hypot(*np.mgrid[:64, :48]).astype("f4") * 10
-    static = xr.Dataset(
-        {
-            "orography": (("y", "x"), height),
-            "land_cover": (("class", "y", "x"), np.full((16, 64, 48), 1 / 16, "f4")),
-            "latitude": (("y", "x"), DOMAIN.fine.latitude.astype("f4")),
-            "land_fraction": (("y", "x"), np.ones((64, 48), "f4")),
-        },
-        coords={"y": DOMAIN.fine.y, "x": DOMAIN.fine.x},
-    )
-    store = Store.create(
-        path,
-        DOMAIN,
-        times=hours,
-        coarse=PREDICTORS if truth else ("t2m",),
-        fine=("t2m",) if truth else (),
-        static=static,
-        coarse_orography=height.reshape(8, 8, 6, 8).mean((1, 3)),
-        **{"title": "Test weather", "source": "a formula", "synthetic": truth, "fingerprint": path.stem}
-        | options,
-    )
+    known = {
+        "title": "Test weather",
+        "source": "a formula",
+        "synthetic": truth,
+        "fingerprint": path.stem,
+        "coarse": PREDICTORS if truth else ("t2m",),
+        "fine": ("t2m",) if truth else (),
+    }
+    statics = static_dataset(DOMAIN, orography=np.hypot(*np.mgrid[:64, :48]) * 10)
+    store = create_store(path, DOMAIN, hours, statics, **known | options)
     fill(store, hours[:written])
     return store
 

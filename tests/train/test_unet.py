@@ -20,9 +20,10 @@ from core.models.unet import UNet, UNetConfig
 from core.variables import PREDICTORS
 from tests.synthetic_store import hours_of_weeks, make_store
 from train.config import load_config
+from train.data import draw
 from train.run_folder import TrainError, code_version
 from train.schedule import cosine_factor
-from train.unet import _draw, train_unet
+from train.unet import train_unet
 
 SMALL = ["steps=12", "validate_every=4", "features=[4, 8]", "crop=32", "threads=1", "device=cpu"]
 
@@ -91,7 +92,7 @@ def test_the_losses_in_the_file_are_those_of_its_weights(store, whole):
     checkpoint.restore("unet", net)
     net.eval()
     normalization = checkpoint.header.normalization
-    hours = _draw(split(store.hours).validation, 4, seed=0)
+    hours = draw(split(store.hours).validation, 4, seed=0)
     static = normalization.statics_to_tensor(store.read_static())[None]
     with torch.no_grad():
         result = net(normalization.predictors_to_tensor(store.read_coarse(hours)), static)
@@ -148,7 +149,7 @@ def test_the_file_runs_as_a_downscaler(store, whole):
     (downscaler,), unreadable = find_downscalers(whole[0])
     assert unreadable == []
     assert downscaler.obstacles(store.contents, store.domain) == []
-    hours = _draw(split(store.hours).validation, 4, seed=0)
+    hours = draw(split(store.hours).validation, 4, seed=0)
     scores = evaluate_hours(store, [downscaler], hours)
     pooled = float((scores["rmse"] ** 2).mean() ** 0.5)
     said = load(whole[0] / "unet-tiny.safetensors").header.provenance
@@ -168,7 +169,7 @@ def test_several_targets_and_half_precision(tmp_path):
 def test_the_time_budget_ends_training_with_a_validation(store, tmp_path, monkeypatch):
     # A clock on which a step takes one second and a validation of four hours ten.
     clock = [0.0]
-    monkeypatch.setattr("train.unet.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("train.task.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def tick(status):
         if status.stage == "Validation":
@@ -423,11 +424,11 @@ def test_a_diverging_loss_is_a_sentence(store, tmp_path):
 
 def test_validation_hours_are_drawn_once_and_ascending():
     hours = hours_of_weeks(10, 24)
-    drawn = _draw(hours, 50, seed=3)
-    np.testing.assert_array_equal(drawn, _draw(hours, 50, seed=3))
+    drawn = draw(hours, 50, seed=3)
+    np.testing.assert_array_equal(drawn, draw(hours, 50, seed=3))
     assert (np.diff(drawn) > np.timedelta64(0)).all()
     assert len({hour.astype("datetime64[h]").astype(int) % 24 for hour in drawn}) > 15
-    np.testing.assert_array_equal(_draw(hours, 1000, seed=3), hours)
+    np.testing.assert_array_equal(draw(hours, 1000, seed=3), hours)
 
 
 def test_the_record_can_be_read_by_people(whole):

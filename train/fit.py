@@ -1,0 +1,200 @@
+"""A Lightning trainer that keeps the best and the last state, reports, resumes and stays quiet."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from core.data.samples import RoundSampler
+from train.progress import Report, Status
+from train.run_folder import BEST, LAST, LOGS, TrainError
+from train.task import StageTask
+
+Batches = DataLoader[dict[str, Tensor]]
+
+
+class KeepBestAndLast(Checkpoint):
+    """After every round: the weights if they are the best so far, then the state to continue from.
+
+    Lightning writes each under a temporary name and renames it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, StageTask)
+        last_round = pl_module.global_step >= pl_module.config.steps
+        pl_module.finished = trainer.should_stop or last_round
+        if pl_module.history[-1] is pl_module.best:
+            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+        trainer.save_checkpoint(self.folder / LAST)
+
+
+class Reporter(Callback):
+    """Sends a :class:`train.progress.Status` after every step and every validation hour."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._step_started = time.monotonic()
+        self._loss: float | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._step_started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = float(outputs["loss"])
+        self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
+        pl_module.pace.add_step(time.monotonic() - self._step_started)
+        self._send(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        total = sum(trainer.num_val_batches)
+        self.report(Status("Validation", batch_idx + 1, int(total), "hours"))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._send(pl_module)
+
+    def _send(self, task: StageTask) -> None:
+        config, best = task.config, task.best
+        latest = task.history[-1] if task.history else {}
+        left = config.steps - task.global_step
+        # The validation of the present round is behind us only if it was the latest thing done.
+        validations = config.steps // config.validate_every - len(task.history)
+        self.report(
+            Status(
+                "Training",
+                task.global_step,
+                config.steps,
+                "steps",
+                train_loss=self._loss,
+                validation_loss=latest.get("validation_loss"),
+                best_loss=best["validation_loss"] if best else None,
+                rmse={
+                    name.removeprefix("rmse_"): value
+                    for name, value in latest.items()
+                    if name.startswith("rmse_")
+                },
+                seconds_left=task.pace.seconds_left(left, validations, task.time_left()),
+            )
+        )
+
+
+def accelerator(device: str) -> str:
+    """Lightning's word for a device of a config. Raises TrainError where torch finds none."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
+        raise TrainError(
+            f"The config asks for device {device}, and torch finds none here. Use device=cpu or device=auto."
+        )
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    return device
+
+
+def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: str, report: Report) -> None:
+    """Train until done, from the last complete round where there is one.
+
+    ``batches`` are those to train on, drawn with a RoundSampler, and those to validate with; ``where`` is of
+    :func:`accelerator`.
+    """
+    config = task.config
+    last = folder / LAST
+    if last.exists():
+        state = torch.load(last, weights_only=True, map_location="cpu")["run"]
+        if state["finished"]:
+            return
+        # Worker processes fetch the first batches before Lightning tells the sampler the round.
+        sampler = batches[0].sampler
+        assert isinstance(sampler, RoundSampler)
+        sampler.set_epoch(len(state["history"]))
+    callbacks: list[Callback] = [Reporter(report), KeepBestAndLast(folder)]
+    if config.patience is not None:
+        callbacks.append(EarlyStopping("validation_loss", patience=config.patience, mode="min"))
+    with _threads(config.threads), _quiet_lightning():
+        trainer = Trainer(
+            accelerator=where,
+            devices=1,
+            precision=config.precision,
+            max_epochs=config.steps // config.validate_every,
+            callbacks=callbacks,
+            logger=_loggers(folder, config.tensorboard),
+            log_every_n_steps=config.validate_every,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            gradient_clip_val=config.gradient_clip,
+        )
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(task, *batches, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into an exit and goes on ignoring the signal; callers want the exception.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from error
+
+
+def _loggers(folder: Path, tensorboard: bool) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(folder, name=LOGS)]
+    if tensorboard:
+        try:
+            loggers.append(TensorBoardLogger(folder, name=LOGS))
+        except ModuleNotFoundError as error:
+            raise TrainError(
+                "tensorboard=true needs the package tensorboard; install it, or leave it off."
+            ) from error
+    return loggers
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """No advertisements and no advice that does not apply to data kept in memory."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,199 @@
+"""One training run of any stage: its folder, what it resumes, and the file that comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.checkpoint import Checkpoint, CheckpointError, Header, load, save
+from core.data.samples import Hours, Normalization, Split
+from core.data.store import Store
+from core.domain import Domain
+from core.variables import PREDICTORS
+from train.config import MACHINE_KEYS, StageConfig
+from train.data import STATICS_NEEDED, Batches
+from train.fit import accelerator, fit
+from train.progress import Report
+from train.run_folder import BEST, CACHE, LAST, TrainError, begin_run, code_version, find_run
+from train.task import StageTask
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A run of a stage in its folder.
+
+    Attributes
+    ----------
+    where : Lightning's word for the device
+    identity : config and data that a run is known by
+    record : what an earlier start wrote down; None where this is the first
+    """
+
+    config: StageConfig
+    folder: Path
+    where: str
+    identity: Mapping[str, Mapping[str, Any]]
+    record: Mapping[str, Any] | None
+
+    @classmethod
+    def find(
+        cls, config: StageConfig, data: Mapping[str, Any], folder: str | Path, *, resume: bool
+    ) -> StageRun:
+        """The run that is in ``folder``, or one that is yet to begin there.
+
+        ``data`` tells the data from others, plain JSON values. Without ``resume``, what is there is removed.
+        Raises TrainError where the device is absent, or the folder holds another run or something else.
+        """
+        where = accelerator(config.device)
+        identity = {"config": config.model_dump(mode="json", exclude=set(MACHINE_KEYS)), "data": data}
+        record = find_run(Path(folder), identity, fresh=not resume, defaults=config.defaults())
+        return cls(config, Path(folder), where, identity, record)
+
+    @property
+    def result(self) -> Path:
+        """The file that comes out."""
+        return self.folder / f"{self.config.name}.safetensors"
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.record is not None and self.result.exists()
+
+    @property
+    def cache(self) -> Path:
+        """Folder for fields that are computed once."""
+        return self.folder / CACHE
+
+    def begin(self, normalization: Normalization) -> None:
+        """Write down what this run is, unless an earlier start did."""
+        if self.record is None:
+            begin_run(self.folder, {**self.identity, "normalization": normalization.model_dump(mode="json")})
+
+    def fit(self, task: StageTask, batches: tuple[Batches, Batches], report: Report) -> None:
+        """Train until done, from the last complete round where there is one."""
+        fit(task, batches, self.folder, self.where, report)
+
+    def best(self) -> dict[str, Any]:
+        """The state with the smallest validation loss: "state_dict" and "run"."""
+        return _state(self.folder / BEST)
+
+    def save(self, header: Header, weights: Mapping[str, Tensor]) -> Path:
+        """Write the resulting file."""
+        save(
+            self.result,
+            header,
+            {name: tensor.contiguous() for name, tensor in weights.items()},
+            dtype=getattr(torch, self.config.storage),
+        )
+        return self.result
+
+    def provenance(
+        self, store: Store, parts: Split, train: Hours, validation: Hours, parents: Mapping[str, Checkpoint]
+    ) -> dict[str, Any]:
+        """What every stage says of its training in the header of its file."""
+        history = _state(self.folder / LAST)["run"]["history"]
+        best = self.best()["run"]["history"][-1]
+        config = self.config
+        rmse = {name.removeprefix("rmse_"): value for name, value in best.items() if name.startswith("rmse_")}
+        return {
+            "data_title": store.attrs.get("title"),
+            "data_source": store.attrs.get("source"),
+            "data_fingerprint": store.attrs.get("fingerprint"),
+            "synthetic": bool(store.attrs.get("synthetic")),
+            "split": parts.describe(),
+            "split_method": config.split,
+            "train_hours": int(train.size),
+            "train_period": _period(train),
+            "validation_hours": int(validation.size),
+            "steps": int(best["steps"]),
+            "epochs": best["steps"] * config.batch / train.size,
+            "train_loss": best["train_loss"],
+            "validation_loss": best["validation_loss"],
+            **({"validation_rmse": rmse} if rmse else {}),
+            "steps_in_all": int(history[-1]["steps"]),
+            "minutes_in_all": history[-1]["seconds"] / 60,
+            "validation_losses": {str(entry["steps"]): entry["validation_loss"] for entry in history},
+            **({"parents": {name: _parent(file) for name, file in parents.items()}} if parents else {}),
+            "config": config.model_dump(mode="json"),
+            "code_version": code_version(),
+            "torch_version": torch.__version__,
+        }
+
+
+def make_header(
+    kind: str,
+    config: StageConfig,
+    store: Store,
+    targets: tuple[str, ...],
+    normalization: Normalization,
+    models: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> Header:
+    """The header of a resulting file; ``models`` are the configs of its parts."""
+    return Header(
+        kind=kind,
+        label=config.label,
+        models={part: model.model_dump(mode="json") for part, model in models.items()},
+        predictors=PREDICTORS,
+        statics=STATICS_NEEDED,
+        targets=targets,
+        normalization=normalization,
+        domain=store.domain.to_dict(),
+        provenance=dict(provenance),
+    )
+
+
+def load_parent(path: str | Path, kinds: tuple[str, ...], store: Store, config: StageConfig) -> Checkpoint:
+    """A model that this stage builds on.
+
+    Raises CheckpointError where the file can't be read, and TrainError where it is of another kind, for
+    another domain, or was trained on hours that this run would validate with.
+    """
+    checkpoint = load(path)
+    header = checkpoint.header
+    if header.kind not in kinds:
+        raise TrainError(
+            f"{path} holds a model of kind {header.kind}; a {config.noun} is trained on one of kind "
+            f"{' or '.join(kinds)}."
+        )
+    domain = Domain.from_dict(header.domain)
+    if (domain.fine, domain.ratio) != (store.domain.fine, store.domain.ratio):
+        raise TrainError(
+            f"{path} was trained for the domain {domain.name}, the hours of {store.path} lie on another "
+            f"({store.domain.name}). Use a store of the same domain."
+        )
+    if header.predictors != PREDICTORS or header.statics != STATICS_NEEDED:
+        raise CheckpointError(f"{path} takes other variables than those that stages train with.")
+    method = header.provenance.get("split_method")
+    same_data = header.provenance.get("data_fingerprint") == store.attrs.get("fingerprint")
+    if same_data and method is not None and method != config.split:
+        raise TrainError(
+            f"{path} was trained on the {method} split of these hours, so the {config.split} one would validate "
+            f"with hours that it knows. Set split={method}."
+        )
+    return checkpoint
+
+
+def _parent(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "file": checkpoint.path.name,
+        "label": checkpoint.header.label,
+        "kind": checkpoint.header.kind,
+        "sha256": checkpoint.file_hash,
+    }
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
+
+
+def _period(hours: Hours) -> str:
+    first, last = np.datetime_as_string(hours[[0, -1]], unit="h")
+    return f"{first} to {last} UTC"

@@ -1,0 +1,144 @@
+"""What the Lightning modules of all stages share: the pace, the learning rate, the history and resuming."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from train.config import StageConfig
+from train.progress import Pace
+from train.run_folder import TrainError
+from train.schedule import learning_rate
+
+
+class StageTask(LightningModule):
+    """A stage with its networks, loss, optimiser and scores. A Lightning epoch is a round of training.
+
+    A subclass makes its networks, gives ``training_step``, which passes every loss through :meth:`checked`,
+    ``validation_step``, and :meth:`validation_scores`.
+
+    Attributes
+    ----------
+    history : one entry per round: steps so far, seconds so far, mean loss of the round, learning rate, and the
+        scores of the validation, among them ``validation_loss``
+    finished : whether the latest round was the last one
+    pace : how long steps and validations take
+    """
+
+    def __init__(self, config: StageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.history: list[dict[str, float]] = []
+        self.finished = False
+        self.pace = Pace()
+        self._losses: list[Tensor] = []
+        self._seconds_before = 0.0
+        self._started = self._validation_started = time.monotonic()
+
+    def validation_scores(self) -> Mapping[str, float]:
+        """The scores of the validation that has just ended, ``validation_loss`` first."""
+        raise NotImplementedError
+
+    def extra_state(self) -> dict[str, Any]:
+        """What, beside weights and optimiser, a resumed run needs: plain values and tensors."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take :meth:`extra_state` back."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of training and validation, over all starts of the run, without what a kill lost."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The entry of ``history`` with the smallest validation loss."""
+        return min(self.history, key=lambda entry: entry["validation_loss"], default=None)
+
+    def batch_number(self, batch_idx: int) -> int:
+        """How many batches came before this one, over all rounds; random draws are keyed with it."""
+        per_round: int = self.trainer.num_training_batches  # type: ignore[assignment]
+        return self.current_epoch * per_round + batch_idx
+
+    def time_left(self) -> float | None:
+        """Seconds of ``max_minutes`` that remain; None where there is no limit."""
+        minutes = self.config.max_minutes
+        return None if minutes is None else 60 * minutes - self.seconds
+
+    def _training_time_left(self) -> float | None:
+        """The same when one validation is set aside."""
+        left = self.time_left()
+        return None if left is None else left - self.pace.validation_seconds
+
+    def checked(self, loss: Tensor) -> Tensor:
+        """``loss`` itself, noted for the mean of the round; TrainError where it is not a number."""
+        if not torch.isfinite(loss):
+            raise TrainError(
+                f"The loss is no longer a number after {self.global_step} steps; "
+                "start over with a smaller learning_rate."
+            )
+        self._losses.append(loss.detach())
+        return loss
+
+    def on_train_start(self) -> None:
+        self._started = time.monotonic()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        progress = self.global_step / self.config.steps
+        left = self._training_time_left()
+        if left is not None:
+            progress = max(progress, 1 - max(left, 0.0) / (max(left, 0.0) + self.seconds))
+        rate = learning_rate(
+            self.config.learning_rate,
+            self.config.schedule,
+            step=self.global_step,
+            progress=progress,
+            losses=[entry["validation_loss"] for entry in self.history],
+            warmup_steps=self.config.warmup_steps,
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        left = self._training_time_left()
+        if left is not None and left <= 0:
+            self.trainer.should_stop = True
+
+    def on_validation_start(self) -> None:
+        self._validation_started = time.monotonic()
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.validation_scores()
+        self.pace.validation_seconds = time.monotonic() - self._validation_started
+        entry = {
+            "steps": self.global_step,
+            "seconds": self.seconds,
+            "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": float(torch.stack(self._losses).double().cpu().mean()),
+            **scores,
+        }
+        self._losses = []
+        self.history.append(entry)
+        self.log_dict({key: value for key, value in entry.items() if key != "steps"})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = {
+            "history": self.history,
+            "finished": self.finished,
+            "seconds": self.seconds,
+            "validation_seconds": self.pace.validation_seconds,
+            "extra": self.extra_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        run = checkpoint["run"]
+        self.history = list(run["history"])
+        self._seconds_before = run["seconds"]
+        self.pace.validation_seconds = run["validation_seconds"]
+        self.load_extra_state(run.get("extra", {}))
