@@ -41,6 +41,7 @@ SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_SIDE = 100_000
 MAX_DIMENSIONS = 16
+MAX_NESTING = 20
 ALIGNMENT = 8
 PIECE = 32 * 2**20
 """Bytes read before the memory they took is given back."""
@@ -257,7 +258,7 @@ def check_names(where: str, expected: Mapping[str, Tensor], given: Mapping[str, 
 
 
 def _some(items: Iterable[str], *, sep: str = ", ", most: int = 5) -> str:
-    names = sorted(items)
+    names = [_printable(item[:200]) for item in sorted(items)]
     rest = f"{sep}and {len(names) - most} more" if len(names) > most else ""
     return sep.join(names[:most]) + rest
 
@@ -480,7 +481,7 @@ def _layout(path: Path, outer: Mapping[str, Any], start: int, size: int) -> dict
 
 
 def _damaged(path: Path, fault: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {fault}. Copy or make it again.")
+    return CheckpointError(f"{path} is damaged: {_printable(fault[-300:])}. Copy or make it again.")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -571,13 +572,20 @@ def describe(header: Header) -> list[tuple[str, str]]:
         ("targets", ", ".join(header.targets)),
     ]
     lines += [(f"model {part}", _plain(config)) for part, config in header.models.items()]
-    lines += [(f"provenance {key}", _plain(value)) for key, value in header.provenance.items()]
+    lines += [(f"provenance {_printable(key)}", _plain(value)) for key, value in header.provenance.items()]
     return lines
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, depth: int = 0) -> str:
+    """A value from a file, which may hold anything, as one line that is safe to print."""
+    if depth > MAX_NESTING:
+        return "..."
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{_printable(key)} {_plain(item, depth + 1)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return str(value)
+        return ", ".join(_plain(item, depth + 1) for item in value)
+    return _printable(value)
+
+
+def _printable(value: Any) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))

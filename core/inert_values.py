@@ -22,6 +22,7 @@ _FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuff
 _TENSOR = ("torch._utils._rebuild_tensor_v2",)
 _CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 _TORCH_CODES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2"}
+MAX_STORAGE_BYTES = 2**20
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -185,6 +186,8 @@ def _from_tensor(arguments: tuple[Any, ...]) -> NDArray[Any]:
     content = storage.arguments if isinstance(storage, Inert) else None
     if not (content and storage.name == "torch.storage._load_from_bytes" and isinstance(content[0], bytes)):
         raise UnpickleError("a tensor has no storage of the known form")
+    if len(content[0]) > MAX_STORAGE_BYTES:
+        raise UnpickleError("a tensor has a storage too large for a single number")
     stream = BytesIO(content[0])
     if read_pickle(stream) != _TORCH_MAGIC:
         raise UnpickleError("a tensor has no storage of the known form")

@@ -10,6 +10,7 @@ a piece at a time, so neither the file nor the model needs to fit into memory.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ LABELS = {
 SINGLE_TARGET = ("t2m",)
 TWO_TARGETS = ("u10", "v10")
 PIECE = 32 * 2**20
-MAX_NESTING = 10
+KEY = r"[\w.]{1,200}"
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,13 @@ class PublishedCheckpoint:
     def _state_dict(self) -> dict[str, Tensor]:
         root = self._archive.value
         state = root.get("state_dict") if isinstance(root, dict) else None
-        if not isinstance(state, dict) or not state or not all(isinstance(key, str) for key in state):
+        if not isinstance(state, dict) or not state:
             raise CheckpointError(
                 f"{self.path} has no state_dict, so it is not a checkpoint that Lightning wrote."
             )
+        # Names come back in errors, and so on a terminal.
+        if not all(isinstance(key, str) and re.fullmatch(KEY, key, re.ASCII) for key in state):
+            raise CheckpointError(f"{self.path} has weights whose names are no names of weights.")
         return {key: self._archive.tensor(value, key) for key, value in state.items()}
 
     def _take(self) -> _Model:
@@ -192,18 +196,12 @@ class PublishedCheckpoint:
     @property
     def recorded_variables(self) -> Variables | None:
         """What the file names as its variables, under our names; None where it names none that we know."""
-        root = self._archive.value
-        settings = root.get("datamodule_hyper_parameters")
-        named = _plain(settings.get("target_vars")) if isinstance(settings, dict) else None
+        settings = _unwrapped(self._archive.value.get("datamodule_hyper_parameters"))
+        named = _unwrapped(settings.get("target_vars")) if isinstance(settings, dict) else None
         if not isinstance(named, dict):
             return None
-        ours = {variable.published_name: name for name, variable in VARIABLES.items()}
-        low, high = (named.get(key) for key in ("low_res", "high_res"))
-        if not isinstance(low, list) or not isinstance(high, list):
-            return None
-        predictors = tuple(ours.get(name, "") if isinstance(name, str) else "" for name in low)
-        targets = tuple(ours.get(name, "") if isinstance(name, str) else "" for name in high)
-        if set(predictors) <= set(PREDICTORS) and set(targets) <= set(TARGETS) and predictors and targets:
+        predictors, targets = (_names(named.get(key)) for key in ("low_res", "high_res"))
+        if predictors and targets and set(predictors) <= set(PREDICTORS) and set(targets) <= set(TARGETS):
             return Variables(predictors, targets)
         return None
 
@@ -316,8 +314,8 @@ class PublishedCheckpoint:
             if type(root.get(theirs)) is int:
                 values[ours] = root[theirs]
         version = root.get("pytorch-lightning_version")
-        if isinstance(version, str):
-            values["lightning_version"] = version[:40]
+        if isinstance(version, str) and re.fullmatch(r"[\w.+-]{1,40}", version, re.ASCII):
+            values["lightning_version"] = version
         if self.kind == "ldm_res":
             updates = self._published.get("denoiser_ema.num_updates")
             values["parameterization"] = "v"
@@ -352,17 +350,20 @@ def _recognise(path: Path, state: Mapping[str, Tensor]) -> PublishedKind:
     )
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A configuration object, pickled by the package omegaconf, as dict, list or value."""
-    if depth > MAX_NESTING:
-        return None
-    if isinstance(value, Inert):
-        state = value.state
-        if not isinstance(state, dict):
-            return None
-        return _plain(state["_content"] if "_content" in state else state.get("_val"), depth + 1)
-    if isinstance(value, dict):
-        return {key: _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value]
+def _unwrapped(value: Any) -> Any:
+    """What a configuration object, pickled by the package omegaconf, holds; anything else as it is."""
+    if isinstance(value, Inert) and isinstance(value.state, dict):
+        return value.state.get("_content", value.state.get("_val"))
     return value
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """Our names of a list of published variables; None unless it is one."""
+    items = _unwrapped(value)
+    if not isinstance(items, list) or not 1 <= len(items) <= len(VARIABLES):
+        return None
+    ours = {variable.published_name: name for name, variable in VARIABLES.items()}
+    published = [_unwrapped(item) for item in items]
+    if not all(isinstance(name, str) and name in ours for name in published):
+        return None
+    return tuple(ours[name] for name in published)

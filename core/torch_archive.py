@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import zipfile
 from dataclasses import dataclass
 from io import FileIO
@@ -173,7 +174,7 @@ class TorchArchive:
         try:
             with _Guarded(self.path) as file, zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
-        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, struct.error, OSError, ValueError, RuntimeError) as error:
             if self._map[:2] != b"PK":
                 raise ArchiveError(
                     f"{self.path} is not a checkpoint in the zip form that PyTorch has written since 1.6. "

@@ -66,13 +66,15 @@ def make_store(path, times=None, *, coarse=PREDICTORS, fine=("t2m",), domain=DOM
     orography = statics["orography"].values
     excess = orography - block_means(orography, ratio).repeat(ratio, 0).repeat(ratio, 1)
     options = {"coarse": coarse, "fine": fine, "fingerprint": f"tests-{seed}"}
-    store = create_store(path, domain, times, statics, **options | ({} if static else {"static": None}))
+    if not static:
+        options["static"] = None
+    store = create_store(path, domain, times, statics, **options)
     fields, truth = {}, {}
     for number, name in enumerate(PREDICTORS):
         generator = np.random.default_rng((seed, number))
         noise = generator.standard_normal((times.size, *domain.coarse.shape), dtype=np.float32)
         fields[name] = np.float32(MEANS.get(name, 0.0)) + np.float32(SPREADS.get(name, 5.0)) * noise
-    fields["sst"][..., : width // ratio // 2] = np.nan
+    fields["sst"][..., : domain.coarse.shape[1] // 2] = np.nan
     for name in ("t2m", "u10", "v10", "tp"):
         truth[name] = fields[name].repeat(ratio, 1).repeat(ratio, 2)
     truth["t2m"] = truth["t2m"] - np.float32(LAPSE_RATE) * excess

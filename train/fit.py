@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from core.data.samples import RoundSampler
+from core.downscale.devices import torch_threads
 from train.progress import Report, Status
 from train.run_folder import BEST, LAST, LOGS, TrainError
 from train.task import StageTask
@@ -135,7 +136,7 @@ def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: 
     callbacks: list[Callback] = [Reporter(report), KeepBestAndLast(folder)]
     if config.patience is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=config.patience, mode="min"))
-    with _threads(config.threads), _quiet_lightning():
+    with torch_threads(config.threads), _quiet_lightning():
         trainer = Trainer(
             accelerator=where,
             devices=1,
@@ -170,16 +171,6 @@ def _loggers(folder: Path, tensorboard: bool) -> list[Logger]:
                 "tensorboard=true needs the package tensorboard; install it, or leave it off."
             ) from error
     return loggers
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

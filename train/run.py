@@ -66,6 +66,11 @@ class StageRun:
         return self.record is not None and self.result.exists()
 
     @property
+    def torch_device(self) -> str:
+        """Torch's word for the device."""
+        return self.where
+
+    @property
     def cache(self) -> Path:
         """Folder for fields that are computed once."""
         return self.folder / CACHE

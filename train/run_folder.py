@@ -68,7 +68,8 @@ def find_run(
         return None
     way_out = "Go back to that, choose another folder with --out, or start over with --fresh."
     wanted = json.loads(json.dumps(identity))
-    config = {**(defaults or {}), **config}
+    known = {key: value for key, value in (defaults or {}).items() if key in wanted["config"]}
+    config = {**known, **config}
     changed = [
         f"{key} was {config.get(key)} and is {wanted['config'].get(key)}"
         for key in sorted(config.keys() | wanted["config"].keys())

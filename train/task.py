@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -142,3 +143,9 @@ class StageTask(LightningModule):
         self._seconds_before = run["seconds"]
         self.pace.validation_seconds = run["validation_seconds"]
         self.load_extra_state(run.get("extra", {}))
+
+
+def keyed_generator(*key: int) -> torch.Generator:
+    """A generator on the CPU that is a pure function of ``key``, so that a resumed run draws the same."""
+    words = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))

@@ -6,11 +6,14 @@ import pickle
 import struct
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -307,6 +310,19 @@ def test_layouts_are_checked(saved: Path, change: Any, sentence: str) -> None:
         load(with_outer(saved, change))
 
 
+@given(changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_changed_byte_does_more_than_be_refused(changes: list[tuple[int, int]], tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", header(), weights())
+    data = bytearray((tmp_path / "a.safetensors").read_bytes())
+    for position, byte in changes:
+        data[position % len(data)] = byte
+    (tmp_path / "a.safetensors").write_bytes(data)
+    with suppress(CheckpointError):
+        checkpoint = load(tmp_path / "a.safetensors")
+        assert all(text.isprintable() for line in describe(checkpoint.header) for text in line)
+
+
 # --- files that are no checkpoints
 
 
@@ -474,3 +490,13 @@ def test_description_has_what_people_ask_for() -> None:
     assert lines["predictors"] == "t2m, sst"
     assert lines["model unet"] == "features 4"
     assert lines["provenance losses"] == "validation 0.25"
+
+
+def test_descriptions_are_safe_to_print() -> None:
+    """Values come from files: they must neither move the cursor nor exhaust Python's stack."""
+    deep: Any = "end"
+    for _ in range(300):
+        deep = [deep]
+    lines = dict(describe(header(provenance={"note\x1b[2J": "\x1b]0;title\x07", "deep": deep})))
+    assert lines["provenance note?[2J"] == "?]0;title?"
+    assert lines["provenance deep"] == "..."

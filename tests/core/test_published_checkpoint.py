@@ -208,6 +208,16 @@ def test_records_of_another_form_are_passed_over(settings: Any, unet: State, tmp
     assert PublishedCheckpoint(path).recorded_variables is None
 
 
+def test_records_that_repeat_themselves_take_no_time(unet: State, tmp_path: Path) -> None:
+    """Ten lists of a hundred times the list before: 10^20 values for who walks them."""
+    value: Any = "2mT"
+    for _ in range(10):
+        value = [value] * 100
+    settings = {"target_vars": {"low_res": value, "high_res": value}}
+    path = saved(tmp_path / "a.ckpt", unet, datamodule_hyper_parameters=settings)
+    assert PublishedCheckpoint(path).recorded_variables is None
+
+
 def test_a_model_fine_tuned_with_the_pde_loss(ldm: State, tmp_path: Path) -> None:
     """Its averages cover what was trained; it looks like any other latent diffusion model."""
     state = {k: v for k, v in ldm.items() if not k.startswith("denoiser_ema.input_blocks")}
@@ -293,6 +303,8 @@ def repeated(state: State) -> State:
         (repeated, "more numbers than its storage"),
         (renamed("net.", "model."), "none of the published models.*model.e1"),
         (lambda state: {}, "no state_dict"),
+        (lambda state: state | {"net.\x1b[2J": torch.ones(1)}, "no names of weights"),
+        (lambda state: state | {"net." + "x" * 300: torch.ones(1)}, "no names of weights"),
     ],
 )
 def test_faults_of_a_unet_are_named(

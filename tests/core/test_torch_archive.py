@@ -7,11 +7,14 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from core.torch_archive import MAX_DIRECTORY_BYTES, ArchiveError, TorchArchive
@@ -382,3 +385,20 @@ def test_a_storage_may_begin_anywhere(tmp_path: Path) -> None:
         path = forged(tmp_path / "a.ckpt", [tensor_of(Stored(*GOOD)), "x" * length])
         archive = TorchArchive(path)
         assert torch.equal(archive.tensor(archive.value[0]), torch.arange(6.0).reshape(2, 3))
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_changed_byte_does_more_than_be_refused(changes: list[tuple[int, int]], tmp_path: Path) -> None:
+    path = forged(
+        tmp_path / "a.ckpt", {"w": tensor_of(Stored(*GOOD)), "p": Call(os.system, "echo run > ran")}
+    )
+    data = bytearray(path.read_bytes())
+    for position, byte in changes:
+        data[position % len(data)] = byte
+    path.write_bytes(data)
+    with suppress(ArchiveError):
+        archive = TorchArchive(path)
+        if isinstance(archive.value, dict):
+            for value in archive.value.values():
+                archive.tensor(value)

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import zarr
 
+from core.data.era5 import ingest
 from core.data.store import Store
 from core.metrics.deterministic import bias, rmse
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
 from explorer.session import DIFFERENCE, Session
 from explorer.settings import Settings
+from tests import era5_like
 from tests.explorer.prompt import PromptLibrary
 from tests.explorer.small_store import DOMAIN, HOURS, fields, fill, make_store, make_unet
+from tests.synthetic_store import static_dataset
 
 
 def started(library: Library, **state: object) -> Session:
@@ -238,6 +241,25 @@ def test_store_without_truth_shows_maps_and_says_what_is_missing(library: Librar
     assert TRUTH not in session.references()
     assert session.against == QUADRATIC
     assert session.snapshot.get(TRUTH) is None
+
+
+def test_era5_files_without_some_predictors_leave_the_unet_grey(tmp_path: Path):
+    held = ["t2m", "msl", "u10", "v10", "d2m", "sst", "tp", "q", "t", "u", "v"]
+    times = era5_like.stamps(hours=3)
+    file = era5_like.write_new(era5_like.fields(held, times), tmp_path / "era5.nc")
+    statics = static_dataset(era5_like.DOMAIN)
+    ingest([file], tmp_path / "era5.zarr", era5_like.DOMAIN, static=statics, assume_850=True)
+    make_unet(tmp_path / "checkpoints" / "unet.safetensors", era5_like.DOMAIN, "Small UNet")
+    session = open_alone(tmp_path / "era5.zarr")
+    unet = next(choice for choice in session.choices if choice.label == "Small UNet")
+    assert not unet.runs
+    assert unet.reason == "Small UNet needs predictors that the store lacks: sd, ssrd, w850."
+    assert [choice.key for choice in session.running] == [QUADRATIC]
+    session.models = [unet.key, QUADRATIC]
+    assert [field.key for field in session.snapshot.fields] == [COARSE, QUADRATIC]
+    np.testing.assert_allclose(
+        values(session, COARSE), era5_like.expected("t2m", times[:1])[0] - 273.15, atol=0.02
+    )
 
 
 def test_unknown_variables_are_named_and_ignored(tmp_path: Path):
