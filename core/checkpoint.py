@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import Tensor, nn
 
 from core.data.samples import Normalization
+from core.diffusion.schedule import Parameterization
 from core.domain import Domain
 from core.mapped_memory import map_file, mapped_tensor, release
 from core.variables import PREDICTORS, STATICS, TARGETS
@@ -79,6 +80,7 @@ class Header(BaseModel):
     predictors, statics, targets : short names in channel order
     normalization : statistics of exactly these predictors and at least these targets
     domain : the domain it was trained on, as :meth:`core.domain.Domain.to_dict` gives it
+    parameterization : what the denoiser of a latent diffusion model predicts; no meaning for other models
     provenance : plain values: data fingerprint, steps, losses, hashes of parent files, code version
     """
 
@@ -94,6 +96,7 @@ class Header(BaseModel):
     targets: tuple[str, ...] = Field(min_length=1)
     normalization: Normalization
     domain: dict[str, Any]
+    parameterization: Parameterization = "v"
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("predictors", "statics", "targets")

@@ -318,7 +318,6 @@ class PublishedCheckpoint:
             values["lightning_version"] = version
         if self.kind == "ldm_res":
             updates = self._published.get("denoiser_ema.num_updates")
-            values["parameterization"] = "v"
             values["denoiser_weights"] = "moving averages (EMA)" if self.averages else "as trained"
             if self.averages and updates is not None and updates.numel() == 1:
                 values["average_updates"] = int(updates)

@@ -28,9 +28,9 @@ def programs(name: str) -> list[PROGRAM]:
         lines = [(line, True) for block in blocks for line in block.splitlines()]
         lines += [(" ".join(span.split()), False) for span in SPAN.findall(FENCE.sub("", text))]
         for line, complete in lines:
-            # Optional words are written [STORES] in tables.
-            words = shlex.split(line.translate({ord("["): None, ord("]"): None}), comments=True)
-            if words and Path(words[0]).name == name:
+            if re.match(rf"(\S*/)?{name}( |$)", line):
+                # Optional words are written [STORES] in tables.
+                words = shlex.split(line.translate({ord("["): None, ord("]"): None}), comments=True)
                 found.append((page.name, words[1:], complete))
     return found
 

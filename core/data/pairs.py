@@ -65,7 +65,7 @@ def read_temperature(path: str | Path) -> tuple[xr.DataArray, tuple[float, float
     """
     path = Path(path)
     try:
-        with xr.open_dataset(path, engine="h5netcdf" if _is_hdf5(path) else "scipy") as dataset:
+        with xr.open_dataset(path, engine=_engine(path)) as dataset:
             field = _temperature(path, dataset).load()
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, PairError):
@@ -111,9 +111,15 @@ def averaged_pairs(field: xr.DataArray, ratio: int, *, batch_hours: int = 4) -> 
         yield batch, block_mean(batch, ratio)
 
 
-def _is_hdf5(path: Path) -> bool:
+def _engine(path: Path) -> str:
+    """What reads a file, by its first bytes; xarray's own search ends in advice of many lines."""
     with path.open("rb") as file:
-        return file.read(4) == b"\x89HDF"
+        start = file.read(4)
+    if start == b"\x89HDF":
+        return "h5netcdf"
+    if start[:3] == b"CDF":
+        return "scipy"
+    raise PairError(f"{path} is not a NetCDF file.")
 
 
 def _temperature(path: Path, dataset: xr.Dataset) -> xr.DataArray:

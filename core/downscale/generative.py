@@ -129,7 +129,11 @@ class GenerativeDownscaler(NetworkDownscaler):
         denoiser = self.part_config("denoiser", DenoiserConfig)
         try:
             self._config = LatentDiffusionConfig(
-                unet=unet, vae=vae, conditioner=conditioner, denoiser=denoiser
+                unet=unet,
+                vae=vae,
+                conditioner=conditioner,
+                denoiser=denoiser,
+                parameterization=self.header.parameterization,
             )
         except ValidationError as error:
             fault = error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -77,16 +77,18 @@ def by_hand(
                 noise[None],
                 Schedule(),
                 steps=sampling.steps,
+                parameterization=checkpoint.header.parameterization,
             )
             *_, last = steps
             fields.append(model.mean(one, statics) + model.decode(last.z))
     return normalization.targets_from_tensor(torch.cat(fields), ("t2m",))[:, 0].numpy()
 
 
+@pytest.mark.parametrize("parameterization", ["v", "eps"])
 def test_equals_the_network_by_hand(
-    store: Store, save_ldm: SaveModel, coarse: xr.Dataset, static: xr.Dataset
+    store: Store, save_ldm: SaveModel, coarse: xr.Dataset, static: xr.Dataset, parameterization: str
 ) -> None:
-    path = save_ldm()
+    path = save_ldm(parameterization=parameterization)
     downscaler = from_checkpoint(path, device="cpu", threads=1)
     assert isinstance(downscaler, GenerativeDownscaler)
     assert downscaler.stochastic
