@@ -252,27 +252,78 @@ def show(
         out.print("  Every hour was read and is sound.")
 
 
-@train.command("unet")
-def train_unet(
-    store: Annotated[Path, typer.Argument(help="Store with fine truth.")],
-    config: Annotated[str, typer.Option(help="Name of a shipped config, or a YAML file.")] = "unet-demo",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change one value: key=value.")] = None,
-    out_path: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/unet"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Do not continue an interrupted run.")] = False,
-) -> None:
-    """Train a UNet; the same command continues a run that was stopped."""
-    from train.config import load_config
-    from train.progress import terminal_progress
-    from train.unet import train_unet as run
+ConfigOption = Annotated[str, typer.Option(help="Name of a shipped config, or a YAML file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change one value: key=value.")]
+RunFolder = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Do not continue an interrupted run.")]
+TrainStore = Annotated[Path, typer.Argument(help="Store with fine truth.")]
 
-    settings = load_config(config, set_ or [])
+
+def run_training(run: Callable[[Any], Path], out_path: Path) -> None:
+    """Show the progress of a training run, which is called with the report to send it to."""
+    from train.progress import terminal_progress
+
     try:
         with terminal_progress(err) as progress:
-            path = run(settings, store, out_path, resume=not fresh, progress=progress)
+            path = run(progress)
     except KeyboardInterrupt:
         err.print(f"Stopped. The same command continues the run in {out_path}.")
         raise typer.Exit(130) from None
     say(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.")
+
+
+@train.command("unet")
+def train_unet(
+    store: TrainStore,
+    config: ConfigOption = "unet-demo",
+    set_: SetOption = None,
+    out_path: RunFolder = Path("runs/unet"),
+    fresh: FreshOption = False,
+) -> None:
+    """Train a UNet; the same command continues a run that was stopped."""
+    from train.config import load_config
+    from train.unet import train_unet as run
+
+    settings = load_config(config, set_ or [])
+    run_training(lambda report: run(settings, store, out_path, resume=not fresh, progress=report), out_path)
+
+
+@train.command("vae")
+def train_vae(
+    store: TrainStore,
+    unet: Annotated[Path, typer.Option(help="UNet whose residuals it learns.")],
+    config: ConfigOption = "vae-demo",
+    set_: SetOption = None,
+    out_path: RunFolder = Path("runs/vae"),
+    fresh: FreshOption = False,
+) -> None:
+    """Train a VAE on the residuals of a UNet; the same command continues a run that was stopped."""
+    from train.config import VAETrainConfig, load_config
+    from train.vae import train_vae as run
+
+    settings = load_config(config, set_ or [], VAETrainConfig)
+    run_training(
+        lambda report: run(settings, store, unet, out_path, resume=not fresh, progress=report), out_path
+    )
+
+
+@train.command("ldm")
+def train_ldm(
+    store: TrainStore,
+    vae: Annotated[Path, typer.Option(help="VAE in whose latents it works; the file holds its UNet.")],
+    config: ConfigOption = "ldm-demo",
+    set_: SetOption = None,
+    out_path: RunFolder = Path("runs/ldm"),
+    fresh: FreshOption = False,
+) -> None:
+    """Train latent diffusion (LDM_res); the same command continues a run that was stopped."""
+    from train.config import LDMTrainConfig, load_config
+    from train.ldm import train_ldm as run
+
+    settings = load_config(config, set_ or [], LDMTrainConfig)
+    run_training(
+        lambda report: run(settings, store, vae, out_path, resume=not fresh, progress=report), out_path
+    )
 
 
 def _audit(path: Path, split: str, count: int, draws: int, ratio: int) -> None:
@@ -280,7 +331,7 @@ def _audit(path: Path, split: str, count: int, draws: int, ratio: int) -> None:
     import numpy as np
 
     from core.data.pairs import averaged_pairs, read_temperature, store_pairs
-    from core.data.samples import split_hours
+    from core.data.samples import SampleError, split_hours
     from core.data.store import Store
     from core.physics.audit import audit, markdown
     from core.physics.flux_error import fit_smoothing
@@ -291,8 +342,10 @@ def _audit(path: Path, split: str, count: int, draws: int, ratio: int) -> None:
     if path.is_dir():
         store = Store.open(path)
         hours = split_hours(store.hours, split)
-        known = split_hours(store.hours, "train") if split != "train" else hours
-        known = known if known.size else hours
+        try:
+            known = split_hours(store.hours, "train")
+        except SampleError:  # there are no others to fit the smoothing to
+            known = hours
         chosen, known = hours[spread(hours.size)], known[spread(known.size)]
         fine = store.domain.fine
         spacing = (fine.dy / 1e3, fine.dx / 1e3)

@@ -19,6 +19,7 @@ import core.domain
 import explorer.serve
 import tramontana
 from core.checkpoint import read_header
+from core.data.samples import split_hours
 from core.data.statics import load_italy_static, pack_static, static_dataset
 from core.data.store import Store, grid_mapping_attrs
 from core.domain import Domain
@@ -328,7 +329,6 @@ def test_evaluate_needs_hours_of_the_split(run, options):
     ended = run("evaluate", "short.zarr", "--split", "test", *options)
     assert ended.status == 1
     assert ended.said.startswith("Error: ")
-    print(ended.said)
     assert len(ended.said.splitlines()) == 1
 
 
@@ -345,6 +345,30 @@ def test_audit_of_a_store(run):
     assert "| truth | 0 |" in ended.out
     assert "flux_error" in ended.out
     assert ended.out.count("| *unchanged by a constant added") == 2
+
+
+def test_audit_of_a_store_without_training_weeks(run):
+    domain = Domain.regular("Large", left=4e6, top=2.5e6, shape=(128, 128), spacing=2000.0, ratio=8)
+    synthetic_store.make_store("late.zarr", split_hours(WEEKS, "test"), coarse=("t2m",), domain=domain)
+    ended = run("evaluate", "late.zarr", "--audit", "--audit-hours", 1, "--draws", 1)
+    assert ended.status == 0, ended.err
+    assert "1 hours of the test split of late.zarr" in ended.out
+
+
+def test_audit_of_an_empty_store(run):
+    synthetic_store.create_store(
+        "empty.zarr",
+        synthetic_store.DOMAIN,
+        WEEKS,
+        synthetic_store.static_dataset(),
+        coarse=["t2m"],
+        fine=["t2m"],
+        fingerprint="x",
+    )
+    for options in ([], ["--audit"]):
+        ended = run("evaluate", "empty.zarr", "--split", "all", *options)
+        assert ended.status == 1
+        assert ended.said.startswith("Error: ")
 
 
 def test_audit_of_a_file(run):

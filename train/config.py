@@ -161,6 +161,56 @@ class VAETrainConfig(AdamWConfig):
         return self
 
 
+class LDMTrainConfig(AdamWConfig):
+    """A training run of latent diffusion: conditioner and denoiser on the latents of a frozen VAE."""
+
+    stage: ClassVar[str] = "ldm"
+    noun: ClassVar[str] = "latent diffusion model"
+
+    name: str = Field("ldm", pattern=NAME, description="file name of the model")
+    label: str = Field("LDM_res", pattern=LABEL, description="what people see")
+
+    shared_window: bool = Field(
+        False,
+        description="one window for all samples of a step, so that its statics are encoded once; false: each "
+        "has its own",
+    )
+    times: Literal["uniform", "stratified"] = Field(
+        "uniform",
+        description="how the time steps of a batch are drawn: each by itself, or one from each of as many equal "
+        "parts as there are samples",
+    )
+
+    width: Positive = Field(256, description="channels of the denoiser's finest level")
+    multipliers: tuple[Positive, ...] = Field(
+        (1, 2, 4), min_length=1, description="the denoiser's channels by level, as multiples of width"
+    )
+    residual_blocks: Positive = Field(2, description="residual blocks of the denoiser by level")
+    context_width: Positive = Field(256, description="channels of the finest context, doubled by level")
+    static_features: tuple[Positive, ...] = Field(
+        (54, 162, 486), min_length=1, description="channels by level of the statics' encoder"
+    )
+    static_latent_channels: Positive = Field(243, description="channels of the encoded statics")
+    static_embedding: Positive = Field(128, description="channels of the statics' analysis")
+    coarse_embedding: Positive = Field(24, description="channels of the predictors' analysis")
+    analysis_depth: int = Field(4, ge=0, description="AFNO blocks of each analysis")
+
+    parameterization: Literal["v", "eps", "x0"] = Field("v", description="what the denoiser predicts")
+    norm: Literal["l1", "l2"] = Field("l2", description="of the diffusion loss")
+    ema_decay: float = Field(0.9999, ge=0, le=1, description="largest weight of the old moving average")
+    ema_conditioner: bool = Field(False, description="also average the conditioner's weights")
+    validation_times: Positive = Field(4, description="time steps at which every validation hour is denoised")
+    sample_every: Positive | None = Field(5, description="rounds between samples of whole hours; null: never")
+    sample_hours: Positive = Field(1, description="validation hours that are sampled")
+    sample_steps: Positive = Field(10, description="steps of the sampler (dpmpp_2m) in validation")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        multiple = 1 << (len(self.static_features) + len(self.multipliers) - 1)
+        _check_crop(self.crop, multiple, "for this many levels")
+        return self
+
+
 MACHINE_KEYS = frozenset({"device", "threads", "workers", "cache_gb", "max_minutes", "tensorboard"})
 """Keys that say where and how long to train, not what."""
 

@@ -249,19 +249,56 @@ class Denoiser(nn.Module):
         """
         self._check(z, t, context)
         embedding = F.silu(self.embed_time(t))
+        # On a CPU one field keeps all cores busy but on the coarsest level, and the temporaries of several
+        # are so large that their memory is fetched anew each time, which costs more than a batch saves.
+        size = 1 if z.device.type == "cpu" and not torch.is_grad_enabled() else len(z)
+        contexts = zip(*(level.expand(len(z), -1, -1, -1).split(size) for level in context), strict=True)
+        parts = list(zip(z.split(size), embedding.split(size), contexts, strict=True))
+        skips = [self._descend(*part) for part in parts]
+        x = self._coarsest(torch.cat([of_part.pop() for of_part in skips]), embedding, context[-1])
+        return torch.cat(
+            [
+                self._ascend(x, of_part, embedding, context)
+                for x, of_part, (_, embedding, context) in zip(x.split(size), skips, parts, strict=True)
+            ]
+        )
+
+    @property
+    def _finer_blocks(self) -> int:
+        """Number of input blocks before those of the coarsest level."""
+        return 1 + (len(self.config.multipliers) - 1) * (self.config.residual_blocks + 1)
+
+    def _descend(self, x: Tensor, embedding: Tensor, context: Sequence[Tensor]) -> list[Tensor]:
+        """Results of the input blocks down to the grid of the coarsest level."""
         level = 0
-        x = z
         skips: list[Tensor] = []
-        for block in self.input_blocks:
+        for block in self.input_blocks[: self._finer_blocks]:
             if isinstance(block, Stage):
                 x = block(x, embedding, context[level])
             else:
                 x = block(x)
                 level += bool(skips)
             skips.append(x)
+        return skips
+
+    def _coarsest(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        """Through the coarsest level, and up to the grid of the one above."""
+        skips = [x]
+        for block in self.input_blocks[self._finer_blocks :]:
+            x = block(x, embedding, context)
+            skips.append(x)
         for block in self.middle_block:
-            x = block(x, embedding, context[level])
-        for block in self.output_blocks:
+            x = block(x, embedding, context)
+        for block in self.output_blocks[: len(skips)]:
+            x = block(torch.cat([x, skips.pop()], dim=1), embedding, context)
+        return x
+
+    def _ascend(
+        self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Sequence[Tensor]
+    ) -> Tensor:
+        """Through the finer levels to the network output; takes the ``skips`` away."""
+        level = len(self.config.multipliers) - 2
+        for block in self.output_blocks[self.config.residual_blocks + 1 :]:
             assert isinstance(block, Stage)
             x = block(torch.cat([x, skips.pop()], dim=1), embedding, context[level])
             level -= block.upsample is not None

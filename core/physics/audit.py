@@ -24,7 +24,7 @@ from core.interpolation import quadratic
 from core.physics.flux_error import CELL, flux_error, smooth
 from core.physics.flux_ratio import VARIANTS, CellRule, FluxFormula, flux_ratios
 from core.physics.gradients import PhysicsError, Spacing, spacing_pair
-from core.physics.supergrid import block_mean
+from core.physics.supergrid import block_mean, grid_ratio
 
 Reference = Literal["fine", "coarse"]
 REFERENCES: tuple[Reference, ...] = ("fine", "coarse")
@@ -34,6 +34,9 @@ BLURS = (2.0, 4.0, 8.0, 16.0, 32.0)
 
 NOISES = (0.1, 0.3, 1.0)
 """Standard deviations of white noise, independent in every fine pixel [K]."""
+
+SMALLEST = 16
+"""Shortest side of a coarse field [pixels]: 8 x 8 cells of 2 x 2, as ``published_training`` has them."""
 
 OFFSET = 10.0
 """Added to fields to see whether a formulation depends on the zero of the temperature scale [K]."""
@@ -182,7 +185,9 @@ def audit(
     Parameters
     ----------
     batches : truth (N, H, W) and coarse field (N, h, w) [K], a few hours at a time; float64 is used
-        throughout
+        throughout. An odd last coarse row or column is left out, because the paper's cells need sides with
+        a common divisor. ``published_training`` is standardised by the coarse mean and deviation of each
+        batch, so its scores depend on the batches.
     spacing : of the fine grid [km]
     smoothing : of the coarse field, from :func:`core.physics.flux_error.fit_smoothing` [coarse pixels]
     seeds : how many draws of the noise
@@ -195,13 +200,13 @@ def audit(
     Raises
     ------
     PhysicsError
-        if there is no hour, a field has gaps, or the fields are too small for the cells of a formulation.
+        if there is no hour, a field has gaps, or the coarse field is smaller than 16 x 16 pixels.
     """
     rows: list[NDArray[np.float64]] = []
     names: list[str] = []
     done = 0
     for number, (fine, coarse) in enumerate(batches):
-        fine, coarse = fine.double(), coarse.double()
+        fine, coarse = _even(fine.double(), coarse.double())
         if fine.isnan().any() or coarse.isnan().any():
             raise PhysicsError(
                 "The audit needs fields without gaps (NaN); leave out the hours that have any."
@@ -235,6 +240,18 @@ def audit(
         name="flux_audit",
         attrs={"smoothing": smoothing, "spacing_km": spacing_pair(spacing)},
     ).sel(candidate=sorted(names, key=_order))
+
+
+def _even(fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+    """Both fields cut to even sides of the coarse one; PhysicsError where it is too small."""
+    ratio = grid_ratio(fine, coarse)
+    height, width = (side // 2 * 2 for side in coarse.shape[-2:])
+    if min(height, width) < SMALLEST:
+        raise PhysicsError(
+            f"The audit needs coarse fields of at least {SMALLEST} x {SMALLEST} pixels; these have "
+            f"{coarse.shape[-2]} x {coarse.shape[-1]}. Take a larger region, or average fewer pixels."
+        )
+    return fine[..., : height * ratio, : width * ratio], coarse[..., :height, :width]
 
 
 def _order(name: str) -> int:

@@ -12,10 +12,14 @@ T' the temperature minus the area mean of the cell and g = grad T / (|grad T| + 
     E(F) = sum over cells (F - F_ref)^2 / sum over cells (F^2 + F_ref^2)
     flux error = (E(F_adv) + E(F_dif)) / 2
 
+A corner pixel counts once for each of the two sides it belongs to, so dG has 2 (h + w) pixels. The flux ratio
+of the papers gives corners to the top and bottom rows alone; cells of 2 x 2 pixels would then have no sides at
+all, and nothing that varies from west to east would count.
+
 E is dimensionless, 0 for equal fluxes, 1 for a field without any (a constant) or for uncorrelated fluxes, and
 at most 2. Where the reference is a coarse field, the fine one is first brought to what the coarse model could
-have seen of it (:func:`observe`): averaging and smoothing commute with derivatives, so F_dif of the truth
-then equals that of the coarse field but for the errors of the coarse model.
+have seen of it (:func:`observe`). F_dif is linear, so that of the truth then differs from that of the coarse
+field by the F_dif of the coarse model's errors and by nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from torch import Tensor
 
 from core.physics.flux_ratio import Fluxes
 from core.physics.gradients import PhysicsError, Spacing, check_field, spacing_pair
-from core.physics.supergrid import Cells, block_mean, boundary_gradient, cell_mean, grid_ratio
+from core.physics.supergrid import Boundary, Cells, block_mean, boundary_gradient, cell_mean, grid_ratio
 
 EPSILON = 1e-3
 """Regularises the direction of the gradient [K/km]: far below the gradients of weather, yet large enough for
@@ -107,10 +111,21 @@ def signed_fluxes(temperature: Tensor, cells: Cells, *, spacing: Spacing, epsilo
     ``temperature`` (..., H, W) in any scale whose unit is the kelvin: adding a constant changes nothing.
     Returns fluxes (..., rows, columns).
     """
-    edge = boundary_gradient(temperature, cells, spacing=spacing)
+    edge = _with_corners_twice(boundary_gradient(temperature, cells, spacing=spacing), cells.width)
     centred = edge.value - cell_mean(temperature, cells).unsqueeze(-1)
     advective = (centred * edge.outward / (edge.steepness + epsilon)).mean(-1)
     return Fluxes(advective, edge.outward.mean(-1))
+
+
+def _with_corners_twice(edge: Boundary, width: int) -> Boundary:
+    """The boundary with its corners added once more, with the normals of the left and right sides."""
+    corners = [0, width - 1, width, 2 * width - 1]
+    normals = edge.along.new_tensor([-1.0, 1.0, -1.0, 1.0])
+    return Boundary(
+        torch.cat((edge.value, edge.value[..., corners]), -1),
+        torch.cat((edge.outward, edge.along[..., corners] * normals), -1),
+        torch.cat((edge.along, edge.outward[..., corners]), -1),
+    )
 
 
 def flux_error(

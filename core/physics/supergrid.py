@@ -4,7 +4,8 @@ A supergrid cell is a block of pixels; its boundary is the outermost ring of the
 2510.23866, section 3.3). The four corners belong to the top and bottom rows, whose outward normals are minus
 and plus the row direction; the rest of the first and last column has the normals minus and plus the column
 direction. A boundary of h x w pixels thus has P = 2 w + 2 (h - 2) of them, in the order top, bottom, left,
-right.
+right. North and south therefore weigh more than west and east, and in cells two pixels high nothing else
+counts.
 """
 
 from __future__ import annotations

@@ -2,13 +2,23 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from core.regions import whole_window
 from explorer.results import Results
-from explorer.scores import Score, best, compute_score, error_distributions, to_csv
+from explorer.scores import (
+    METRICS,
+    NAMES,
+    WITH_UNITS,
+    Score,
+    best,
+    compute_score,
+    error_distributions,
+    to_csv,
+)
 from tests.explorer.small_store import DOMAIN
 
 ROWS = [
@@ -16,6 +26,18 @@ ROWS = [
     Score("b", "Second", 1.2, 1.1, 0.5, 0.7, 0.95),
     Score("c", "Undefined", *[float("nan")] * 5),
 ]
+
+
+def test_columns_are_the_scores_of_core_and_those_with_the_unit_of_the_field_say_so():
+    assert [metric.name for metric in METRICS.values()] == list(METRICS)
+    assert list(NAMES.values()) == ["RMSE", "MAE", "Bias", "R²", "Pearson r"]
+    assert WITH_UNITS == ("rmse", "mae", "bias")
+
+
+def test_rows_that_are_equally_good_are_all_best():
+    twins = [replace(ROWS[0], key="d", bias=0.4), *ROWS]
+    assert best(twins, "bias") == {"a", "d"}
+    assert best(ROWS[2:] * 2, "rmse") == set()
 
 
 def test_known_errors_give_known_scores():

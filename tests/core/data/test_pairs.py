@@ -81,7 +81,7 @@ def test_fields_that_are_no_temperature_in_kelvin(tmp_path: Path, change, messag
 
 def test_files_that_hold_no_temperature(tmp_path: Path):
     (tmp_path / "text.nc").write_text("no")
-    with pytest.raises(PairError, match=r"text\.nc can't be read"):
+    with pytest.raises(PairError, match=r"text\.nc is not a NetCDF file"):
         read_temperature(tmp_path / "text.nc")
     with pytest.raises(PairError, match="can't be read"):
         read_temperature(tmp_path / "absent.nc")

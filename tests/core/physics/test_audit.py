@@ -118,6 +118,16 @@ def test_gaps_and_nothing_at_all_are_refused():
         audit([], spacing=2.0)
 
 
+def test_odd_sides_are_cut_and_small_fields_refused():
+    fine = weather(1)
+    cut = audit([(fine[:, :144, :136], block_mean(fine[:, :144, :136], 8))], spacing=2.0, seeds=1)
+    even = audit([(fine[:, :144, :128], block_mean(fine[:, :144, :128], 8))], spacing=2.0, seeds=1)
+    certain = [name for name in cut["candidate"].values if "noise" not in name]
+    np.testing.assert_array_equal(cut.sel(candidate=certain), even.sel(candidate=certain))
+    with pytest.raises(PhysicsError, match="at least 16 x 16 pixels; these have 18 x 15"):
+        audit([(fine[:, :144, :120], block_mean(fine[:, :144, :120], 8))], spacing=2.0)
+
+
 @pytest.mark.parametrize("name", ["cosmo_i7_t2m.nc", "era5_t2m_italy_3h_2022-05_06.nc"])
 def test_the_flux_error_passes_on_real_fields(shared_data: Path, name: str):
     field, spacing = read_temperature(shared_data / name)

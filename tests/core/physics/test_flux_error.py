@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from core.physics import Cells, PhysicsError, block_mean, boundary_flux, gradient
+from core.physics import Cells, PhysicsError, block_mean, gradient
 from core.physics.flux_error import fit_smoothing, flux_error, observe, signed_fluxes, smooth
 
 KM = 2.0
@@ -64,19 +64,50 @@ def test_observing_is_averaging_then_smoothing():
 
 def test_fluxes_of_a_plane_by_hand():
     # T = 3 K per pixel eastwards on cells of 4 x 4: the normal derivative cancels between the sides, and T'
-    # is 4.5 K on the right and -4.5 K on the left of each cell, with two pixels of either side counted.
+    # is 4.5 K on the right and -4.5 K on the left of each cell, with four of its sixteen pixels on either.
     field = (290 + 3 * torch.arange(8, dtype=torch.float64)).expand(8, 8)
-    fluxes = signed_fluxes(field, Cells.fit((8, 8), 4), spacing=1.0, epsilon=1e-12)
-    torch.testing.assert_close(fluxes.diffusive, torch.zeros(2, 2, dtype=torch.float64))
-    advective = (2 * 4.5 + 2 * 4.5) / 12
-    torch.testing.assert_close(fluxes.advective, torch.full((2, 2), advective, dtype=torch.float64))
+    for plane in (field, field.mT.contiguous()):
+        fluxes = signed_fluxes(plane, Cells.fit((8, 8), 4), spacing=1.0, epsilon=1e-12)
+        torch.testing.assert_close(fluxes.diffusive, torch.zeros(2, 2, dtype=torch.float64))
+        advective = (4 * 4.5 + 4 * 4.5) / 16
+        torch.testing.assert_close(fluxes.advective, torch.full((2, 2), advective, dtype=torch.float64))
 
 
-def test_diffusive_flux_is_that_of_fick():
-    field = weather()
-    cells = Cells.fit((64, 48), 16)
-    expected = boundary_flux(*gradient(field, KM), cells)
-    torch.testing.assert_close(signed_fluxes(field, cells, spacing=KM).diffusive, expected)
+@pytest.mark.parametrize("size", [2, 3, 16])
+def test_fluxes_are_those_of_a_loop_over_cells_and_sides(size: int):
+    field, down, across = weather(), 2.0, 3.0
+    cells = Cells.fit((64, 48), size)
+    south, east = gradient(field, (down, across))
+    found = signed_fluxes(field, cells, spacing=(down, across))
+    for row in range(cells.rows):
+        for column in range(cells.columns):
+            top, left = row * size, column * size
+            inner = slice(top, top + size), slice(left, left + size)
+            value = field[inner] - field[inner].mean()
+            length = torch.hypot(south[inner], east[inner]) + 1e-3
+            sides = [
+                (-south[inner][0], value[0], length[0]),
+                (south[inner][-1], value[-1], length[-1]),
+                (-east[inner][:, 0], value[:, 0], length[:, 0]),
+                (east[inner][:, -1], value[:, -1], length[:, -1]),
+            ]
+            diffusive = torch.cat([outward for outward, _, _ in sides]).mean()
+            advective = torch.cat([t * outward / n for outward, t, n in sides]).mean()
+            torch.testing.assert_close(found.diffusive[row, column], diffusive)
+            torch.testing.assert_close(found.advective[row, column], advective)
+
+
+def test_north_and_east_count_alike():
+    truth, field = weather(2, seed=1)[..., :48, :], weather(2, seed=2)[..., :48, :]
+    coarse = block_mean(truth, 4)
+    expected = flux_error(field, coarse, spacing=KM, smoothing=0.5)
+    turned = flux_error(field.mT.contiguous(), coarse.mT.contiguous(), spacing=KM, smoothing=0.5)
+    torch.testing.assert_close(turned, expected)
+    # What varies from west to east alone is seen by the smallest cells, too.
+    stripes = truth[..., :1, :].expand_as(truth)
+    constant = torch.full_like(truth, 280.0)
+    found = flux_error(constant, block_mean(stripes, 4), spacing=KM)
+    torch.testing.assert_close(found, torch.ones(2, dtype=torch.float64))
 
 
 def test_by_hand_with_two_cells():

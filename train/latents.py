@@ -1,0 +1,106 @@
+"""Latents of whole hours, encoded once and kept on disk for all rounds of training."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from core.data.samples import Hours, Progress
+from core.models.vae import VAE
+from train.residuals import HOURS_READ, Means
+
+
+@dataclass(frozen=True)
+class EncodedHours:
+    """Hours as latent diffusion sees them.
+
+    Attributes
+    ----------
+    hours : (n,)
+    latents : (n, C, h, w), float16, means of the posterior of the residuals; mapped from a file
+    coarse : (n, P, h, w), float32, standardised predictors; mapped from a file
+    """
+
+    hours: Hours
+    latents: NDArray[np.float16]
+    coarse: NDArray[np.float32]
+
+
+@torch.inference_mode()
+def encode_hours(
+    folder: Path, name: str, hours: Hours, means: Means, vae: VAE, progress: Progress
+) -> EncodedHours:
+    """The latents of ``hours`` from the files ``name-*.npy`` of ``folder``, which are made where they are not.
+
+    What an earlier start has encoded is kept. The residual of the whole domain is encoded, as the UNet's mean
+    and the latent's edges depend on all of it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    height, width = means.store.domain.fine.shape
+    grid = (height // vae.side_multiple, width // vae.side_multiple)
+    latents = _mapped(
+        folder / f"{name}-latents.npy", (hours.size, vae.config.latent_channels, *grid), np.float16
+    )
+    coarse = _mapped(
+        folder / f"{name}-coarse.npy",
+        (hours.size, len(means.normalization.predictors), *means.store.domain.coarse.shape),
+        np.float32,
+    )
+    count = folder / f"{name}.json"
+    done = int(json.loads(count.read_text())["done"]) if count.exists() else 0
+    for start in range(done, hours.size, HOURS_READ):
+        some = hours[start : start + HOURS_READ]
+        for place, (fields, truth, mean) in enumerate(means.hours(some), start):
+            latents[place] = vae.encode(truth - mean).mean[0].cpu().numpy()
+            coarse[place] = fields[0].cpu().numpy()
+            progress(place + 1, hours.size)
+        latents.flush()
+        coarse.flush()
+        # Only after the numbers are on disk, so that a kill at any time leaves a true count.
+        _write(count, start + some.size)
+    return EncodedHours(hours, latents, coarse)
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.generic]:
+    if path.exists():
+        known = open_memmap(path, mode="r+")
+        if known.shape == shape and known.dtype == dtype:
+            return known
+    return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _write(path: Path, done: int) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps({"done": done}), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class LatentDataset(Dataset[Mapping[str, Tensor]]):
+    """Encoded hours {"latent": (C, h, w), "coarse": (P, h, w), "position": ()}, float32 on the whole domain.
+
+    An item is asked for by its position, or by (epoch, position). Windows are cut by who has the statics.
+    """
+
+    def __init__(self, encoded: EncodedHours) -> None:
+        self.encoded = encoded
+
+    def __len__(self) -> int:
+        return int(self.encoded.hours.size)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
+        position = key[1] if isinstance(key, tuple) else key
+        return {
+            "latent": torch.from_numpy(self.encoded.latents[position].astype(np.float32)),
+            "coarse": torch.from_numpy(np.array(self.encoded.coarse[position])),
+            "position": torch.tensor(position),
+        }
