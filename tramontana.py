@@ -288,6 +288,25 @@ def train_unet(
     run_training(lambda report: run(settings, store, out_path, resume=not fresh, progress=report), out_path)
 
 
+@train.command("gan")
+def train_gan(
+    store: TrainStore,
+    unet: Annotated[Path | None, typer.Option(help="UNet to start from; by default from nothing.")] = None,
+    config: ConfigOption = "gan-demo",
+    set_: SetOption = None,
+    out_path: RunFolder = Path("runs/gan"),
+    fresh: FreshOption = False,
+) -> None:
+    """Train a UNet against a discriminator; the same command continues a run that was stopped."""
+    from train.config import GANTrainConfig, load_config
+    from train.gan import train_gan as run
+
+    settings = load_config(config, set_ or [], GANTrainConfig)
+    run_training(
+        lambda report: run(settings, store, out_path, unet=unet, resume=not fresh, progress=report), out_path
+    )
+
+
 @train.command("vae")
 def train_vae(
     store: TrainStore,

@@ -21,7 +21,10 @@ MAX_WORK = 1_000_000
 """Instructions and copied values of one pickle; the published checkpoints have about 50 000."""
 MAX_DEPTH = 500
 MAX_NAME = 200
+LONGEST_KEY = 4096
 LONGEST_KEY_TUPLE = 16
+LARGEST_KEY = 2**64
+LARGEST_IN_KEY_TUPLE = 2**16
 
 
 class UnpickleError(ValueError):
@@ -127,14 +130,29 @@ def _kind(value: Any) -> str:
 
 
 def _key(value: Any) -> Any:
-    """``value`` as a key: hashing must neither fail nor take long, so nested tuples are no keys."""
-    if value is None or isinstance(value, bool | int | float | str | bytes | Inert):
+    """``value`` as a key: hashing and comparing must neither fail nor take long, so nested tuples are no keys.
+
+    Python hashes a number anew for every use, and by a rule that lets anyone choose numbers which collide;
+    of text it keeps the hash, which is a secret of the process.
+    """
+    if isinstance(value, Inert) or _is_key(value, LARGEST_KEY):
         return value
+    if isinstance(value, int | float | str | bytes):
+        raise UnpickleError(f"a key of a dictionary or set is too long or too large a {_kind(value)}")
     if isinstance(value, tuple) and len(value) <= LONGEST_KEY_TUPLE:
-        if all(part is None or isinstance(part, bool | int | float | str | bytes) for part in value):
+        if all(_is_key(part, LARGEST_IN_KEY_TUPLE) for part in value):
             return value
         raise UnpickleError("a key of a dictionary or set is a tuple of more than plain values")
     raise UnpickleError(f"a key of a dictionary or set is a {_kind(value)}")
+
+
+def _is_key(value: Any, largest: int) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) <= LONGEST_KEY
+    if isinstance(value, int):
+        return -largest <= value <= largest
+    # Floats collide in small numbers only, but in a tuple each of its parts adds to the choice.
+    return value is None or (isinstance(value, float) and largest == LARGEST_KEY)
 
 
 _DICTIONARIES = ("collections.OrderedDict", "builtins.dict", "__builtin__.dict")
@@ -259,6 +277,8 @@ class _Machine:
     def name(self, module: Any, attribute: Any) -> None:
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise UnpickleError("the pickle is damaged: the name of a class or function is no text")
+        # Cut before they are joined: a name of megabytes can be given again and again.
+        module, attribute = module[: MAX_NAME + 1], attribute[: MAX_NAME + 1]
         self.push(Inert(_clip(f"{module}.{attribute}")))
 
     def call(self, function: Any, arguments: Any, keywords: Any = None) -> None:

@@ -25,6 +25,8 @@ class ConfigError(ValueError):
 
 
 Positive = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = tuple[Decay, Decay]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LABEL = r"^[^\x00-\x1f\x7f<>]{1,80}$"
 
@@ -47,6 +49,7 @@ class StageConfig(BaseModel):
 
     split: Literal["blocked", "random"] = Field("blocked", description="how hours are divided")
     crop: int | None = Field(None, ge=1, description="side of the training windows [fine pixels]; null: all")
+    train_hours: Positive | None = Field(None, description="training hours drawn once; null: all")
     validation_hours: Positive | None = Field(None, description="validation hours drawn once; null: all")
 
     batch: Positive = Field(4, description="samples in a step")
@@ -125,12 +128,32 @@ class UNetTrainConfig(StageConfig):
         return self
 
 
+class GANTrainConfig(UNetTrainConfig):
+    """A training run of the UNet as the generator of a GAN."""
+
+    stage: ClassVar[str] = "gan"
+    noun: ClassVar[str] = "GAN"
+
+    name: str = Field("gan", pattern=NAME, description="file name of the model")
+    label: str = Field("GAN", pattern=LABEL, description="what people see")
+
+    betas: Betas = Field((0.5, 0.9), description="decay of the moments of the gradient in Adam")
+    discriminator_features: tuple[Positive, ...] = Field(
+        (64, 128, 256, 512), min_length=2, max_length=8, description="channels of the discriminator"
+    )
+    adversarial_start: int = Field(50_000, ge=0, description="steps before the discriminator takes part")
+    adversarial_scale: float = Field(0.2, ge=0, description="factor of the adaptive weight")
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="which round is kept: that of the smallest absolute error, or the last one, since what the "
+        "discriminator teaches costs absolute error",
+    )
+
+
 class AdamWConfig(StageConfig):
     """A stage that is optimised with AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
 
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
-        (0.5, 0.9), description="decay of the moments of the gradient in AdamW"
-    )
+    betas: Betas = Field((0.5, 0.9), description="decay of the moments of the gradient in AdamW")
     weight_decay: float = Field(1e-3, ge=0, description="decay of the weights in AdamW")
 
 
@@ -143,7 +166,6 @@ class VAETrainConfig(AdamWConfig):
     name: str = Field("vae", pattern=NAME, description="file name of the model")
     label: str = Field("VAE", pattern=LABEL, description="what people see")
 
-    train_hours: Positive | None = Field(None, description="training hours drawn once; null: all")
     features: tuple[Positive, ...] = Field(
         (16, 16, 64), min_length=1, description="channels by level; their number must match the data's ratio"
     )

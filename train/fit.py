@@ -39,7 +39,7 @@ class KeepBestAndLast(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, StageTask)
-        last_round = pl_module.global_step >= pl_module.config.steps
+        last_round = pl_module.steps_done >= pl_module.config.steps
         pl_module.finished = trainer.should_stop or last_round
         if pl_module.history[-1] is pl_module.best:
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
@@ -83,13 +83,13 @@ class Reporter(Callback):
     def _send(self, task: StageTask) -> None:
         config, best = task.config, task.best
         latest = task.history[-1] if task.history else {}
-        left = config.steps - task.global_step
+        left = config.steps - task.steps_done
         # The validation of the present round is behind us only if it was the latest thing done.
         validations = config.steps // config.validate_every - len(task.history)
         self.report(
             Status(
                 "Training",
-                task.global_step,
+                task.steps_done,
                 config.steps,
                 "steps",
                 train_loss=self._loss,
@@ -149,7 +149,8 @@ def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: 
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
-            gradient_clip_val=config.gradient_clip,
+            # Lightning clips only where it calls the optimiser itself.
+            gradient_clip_val=config.gradient_clip if task.automatic_optimization else None,
         )
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
@@ -185,6 +186,8 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+            # Frozen parts are in evaluation mode on purpose.
+            warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -29,7 +28,6 @@ from core.diffusion.samplers import SAMPLERS
 from core.diffusion.schedule import Schedule
 from core.domain import Domain
 from core.downscale.devices import torch_threads
-from core.metrics.spectra import spectral_slope_loss
 from core.models.conditioner import ConditionerConfig
 from core.models.denoiser import DenoiserConfig
 from core.models.latent_diffusion import PARTS, LatentDiffusion, LatentDiffusionConfig
@@ -43,6 +41,7 @@ from train.progress import Report, Status
 from train.residuals import Means, window
 from train.run import StageRun, load_parent, make_header
 from train.run_folder import TrainError
+from train.scores import field_scores
 from train.task import StageTask, keyed_generator
 
 SPACING = "logsnr"
@@ -196,7 +195,7 @@ class LDMTask(StageTask):
         scores = {"validation_loss": float(torch.cat(self._errors).double().mean())}
         every = self.config.sample_every
         rounds = len(self.history) + 1
-        last = self.global_step >= self.config.steps
+        last = self.steps_done >= self.config.steps
         if self.sampled is not None and every is not None and (rounds % every == 0 or last):
             scores |= self.sample_scores(self.sampled)
         return scores
@@ -230,26 +229,10 @@ class LDMTask(StageTask):
         return {
             f"{name}_{score}": value
             for name, field in fields.items()
-            for score, value in self._field_scores(field, sampled.truth).items()
+            for score, value in field_scores(
+                field, sampled.truth, self.normalization, self.targets, self.domain
+            ).items()
         }
-
-    def _field_scores(self, field: Tensor, truth: Tensor) -> dict[str, float]:
-        field, truth = (
-            self.normalization.targets_from_tensor(x, self.targets).double() for x in (field, truth)
-        )
-        scores = {}
-        for channel, name in enumerate(self.targets):
-            arrays = [
-                xr.DataArray(
-                    x[:, channel].numpy(),
-                    dims=("time", "y", "x"),
-                    coords={"y": self.domain.fine.y, "x": self.domain.fine.x},
-                )
-                for x in (field, truth)
-            ]
-            scores[f"rmse_{name}"] = float((field - truth)[:, channel].square().mean().sqrt())
-            scores[f"slope_{name}"] = float(spectral_slope_loss.values(*arrays).mean())
-        return scores
 
     def extra_state(self) -> dict[str, Any]:
         return {part: average.state_dict() for part, average in self.averages.items()}
@@ -363,8 +346,9 @@ def train_ldm(
             f"Crops of {config.crop} fine pixels don't fit into the domain of {height} x {width}; choose a "
             f"multiple of {network.side_multiple} up to {min(height, width)}."
         )
+    train = draw(parts.train, config.train_hours, config.seed)
     validation = draw(parts.validation, config.validation_hours, config.seed)
-    data = {**data_identity(store, parts.train, validation), "vae": parent.file_hash}
+    data = {**data_identity(store, train, validation), "vae": parent.file_hash}
     run = StageRun.find(config, data, out_dir, resume=resume)
     if run.done:
         return run.result
@@ -375,7 +359,7 @@ def train_ldm(
         encoded = [
             encode_hours(run.cache, name, hours, means, network.vae, _telling(report, what))
             for name, what, hours in (
-                ("train", "training", parts.train),
+                ("train", "training", train),
                 ("validation", "validation", validation),
             )
         ]
@@ -396,7 +380,7 @@ def train_ldm(
     with torch_threads(config.threads):
         scores = task.eval().sample_scores(sampled)
     provenance = {
-        **run.provenance(store, parts, parts.train, validation, {"vae": parent}),
+        **run.provenance(store, parts, train, validation, {"vae": parent}),
         "sampled_hours": [np.datetime_as_string(hour, unit="h") for hour in sampled.hours],
         "sampled_scores": scores,
     }

@@ -186,11 +186,13 @@ def load_parent(path: str | Path, kinds: tuple[str, ...], store: Store, config: 
 
 
 def _parent(checkpoint: Checkpoint) -> dict[str, Any]:
+    grandparents = checkpoint.header.provenance.get("parents")
     return {
         "file": checkpoint.path.name,
         "label": checkpoint.header.label,
         "kind": checkpoint.header.kind,
         "sha256": checkpoint.file_hash,
+        **({"parents": grandparents} if grandparents else {}),
     }
 
 

@@ -62,6 +62,11 @@ class StageTask(LightningModule):
         """The entry of ``history`` with the smallest validation loss."""
         return min(self.history, key=lambda entry: entry["validation_loss"], default=None)
 
+    @property
+    def steps_done(self) -> int:
+        """Steps so far."""
+        return int(self.global_step)
+
     def batch_number(self, batch_idx: int) -> int:
         """How many batches came before this one, over all rounds; random draws are keyed with it."""
         per_round: int = self.trainer.num_training_batches  # type: ignore[assignment]
@@ -81,7 +86,7 @@ class StageTask(LightningModule):
         """``loss`` itself, noted for the mean of the round; TrainError where it is not a number."""
         if not torch.isfinite(loss):
             raise TrainError(
-                f"The loss is no longer a number after {self.global_step} steps; "
+                f"The loss is no longer a number after {self.steps_done} steps; "
                 "start over with a smaller learning_rate."
             )
         self._losses.append(loss.detach())
@@ -91,20 +96,21 @@ class StageTask(LightningModule):
         self._started = time.monotonic()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        progress = self.global_step / self.config.steps
+        progress = self.steps_done / self.config.steps
         left = self._training_time_left()
         if left is not None:
             progress = max(progress, 1 - max(left, 0.0) / (max(left, 0.0) + self.seconds))
         rate = learning_rate(
             self.config.learning_rate,
             self.config.schedule,
-            step=self.global_step,
+            step=self.steps_done,
             progress=progress,
             losses=[entry["validation_loss"] for entry in self.history],
             warmup_steps=self.config.warmup_steps,
         )
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         left = self._training_time_left()
@@ -118,7 +124,7 @@ class StageTask(LightningModule):
         scores = self.validation_scores()
         self.pace.validation_seconds = time.monotonic() - self._validation_started
         entry = {
-            "steps": self.global_step,
+            "steps": self.steps_done,
             "seconds": self.seconds,
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
             "train_loss": float(torch.stack(self._losses).double().cpu().mean()),

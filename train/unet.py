@@ -49,7 +49,7 @@ class UNetTask(StageTask):
         return torch.optim.Adam(self.unet.parameters(), lr=self.config.learning_rate)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        fix_statistics(self.unet, self.config.batchnorm_steps, self.global_step)
+        fix_statistics(self.unet, self.config.batchnorm_steps, self.steps_done)
         super().on_train_batch_start(batch, batch_idx)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -121,24 +121,25 @@ def train_unet(
     depth = len(config.features)
     parts = usable_hours(config, store, config.targets, 1 << depth, f"a UNet with {depth} features")
     validation = draw(parts.validation, config.validation_hours, config.seed)
-    run = StageRun.find(config, data_identity(store, parts.train, validation), out_dir, resume=resume)
+    train = draw(parts.train, config.train_hours, config.seed)
+    run = StageRun.find(config, data_identity(store, train, validation), out_dir, resume=resume)
     if run.done:
         return run.result
     if run.record is None:
         normalization = compute_normalization(
             store,
-            parts.train,
+            train,
             targets=config.targets,
             progress=lambda done, total: report(Status("Normalisation", done, total, "hours")),
         )
     else:
         normalization = Normalization.model_validate(run.record["normalization"])
-    datasets = hour_datasets(config, store, parts.train, validation, normalization, config.targets, report)
+    datasets = hour_datasets(config, store, train, validation, normalization, config.targets, report)
     run.begin(normalization)
 
     task = UNetTask(config, normalization)
     run.fit(task, loaders(config, *datasets, run.where), report)
-    provenance = run.provenance(store, parts, parts.train, validation, {})
+    provenance = run.provenance(store, parts, train, validation, {})
     models = {"unet": task.model_config}
     header = make_header("unet", config, store, config.targets, normalization, models, provenance)
     return run.save(header, run.best()["state_dict"])

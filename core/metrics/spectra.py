@@ -199,9 +199,9 @@ class SpectralSlopeLoss(FieldMetric):
 
     Dimensionless. Of each hour's fields, averaged over what else is in ``reduce``; hours without a slope are
     left out. The fields need not share a grid: the reference may be the fine truth or the coarse field, as
-    published. Each slope is fitted to the rings that its own grid has, so against a field of 16 km the
-    ranges differ (10 to 200 and 32 to 200 km) unless ``wavelengths`` are chosen that both have. Options as in :func:`ralsd` and :func:`spectral_slope`. Reference: Rosu et al. (arXiv
-    2510.23866).
+    published. Each slope is fitted to the rings of its own grid, so against a coarse field of 16 km the
+    ranges differ (10 to 200 and 32 to 200 km) unless ``wavelengths`` names one that both have. Options as
+    in :func:`ralsd` and :func:`spectral_slope`. Reference: Rosu et al. (arXiv 2510.23866).
     """
 
     name = "spectral_slope_loss"

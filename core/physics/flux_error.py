@@ -12,9 +12,9 @@ T' the temperature minus the area mean of the cell and g = grad T / (|grad T| + 
     E(F) = sum over cells (F - F_ref)^2 / sum over cells (F^2 + F_ref^2)
     flux error = (E(F_adv) + E(F_dif)) / 2
 
-A corner pixel counts once for each of the two sides it belongs to, so dG has 2 (h + w) pixels. The flux ratio
-of the papers gives corners to the top and bottom rows alone; cells of 2 x 2 pixels would then have no sides at
-all, and nothing that varies from west to east would count.
+A corner pixel counts once for each of the two sides it belongs to, so the mean is over 2 (h + w) pixels. The
+flux ratio of the papers gives corners to the top and bottom rows alone; cells of 2 x 2 pixels would then have
+no left and right sides at all, and nothing that varies from west to east would count.
 
 E is dimensionless, 0 for equal fluxes, 1 for a field without any (a constant) or for uncorrelated fluxes, and
 at most 2. Where the reference is a coarse field, the fine one is first brought to what the coarse model could
@@ -210,13 +210,16 @@ def fit_smoothing(
         if there is no pair.
     """
     total = torch.zeros(len(widths), dtype=torch.float64)
+    known = False
     for fine, coarse in pairs:
-        total += torch.stack(
+        errors = torch.stack(
             [
-                flux_error(fine, coarse, spacing=spacing, cell=cell, smoothing=width).nansum().double()
+                flux_error(fine, coarse, spacing=spacing, cell=cell, smoothing=width).reshape(-1).double()
                 for width in widths
             ]
         )
-    if not total.any():
+        known |= bool(errors.isfinite().any())
+        total += errors.nansum(-1).cpu()
+    if not known:
         raise PhysicsError("The smoothing of the coarse field can be fitted only to hours with truth.")
     return float(widths[int(total.argmin())])

@@ -1,0 +1,23 @@
+"""A store and parents of the later stages, trained once for a few steps."""
+
+import pytest
+
+from tests.synthetic_store import make_store
+from tests.train import small
+from train.unet import train_unet
+from train.vae import train_vae
+
+
+@pytest.fixture(scope="session")
+def weather(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("train") / "weather.zarr")
+
+
+@pytest.fixture(scope="session")
+def unet_file(weather, tmp_path_factory):
+    return train_unet(small.unet_config(), weather.path, tmp_path_factory.mktemp("unet") / "run")
+
+
+@pytest.fixture(scope="session")
+def vae_file(weather, unet_file, tmp_path_factory):
+    return train_vae(small.vae_config(), weather.path, unet_file, tmp_path_factory.mktemp("vae") / "run")
