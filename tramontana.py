@@ -345,9 +345,10 @@ def train_ldm(
     )
 
 
-def _audit(path: Path, split: str, count: int, draws: int, ratio: int) -> None:
+def _audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path | None) -> None:
     """Print what the flux formulations make of fields of known quality."""
     import numpy as np
+    import torch
 
     from core.data.pairs import averaged_pairs, read_temperature, store_pairs
     from core.data.samples import SampleError, split_hours
@@ -368,21 +369,24 @@ def _audit(path: Path, split: str, count: int, draws: int, ratio: int) -> None:
         chosen, known = hours[spread(hours.size)], known[spread(known.size)]
         fine = store.domain.fine
         spacing = (fine.dy / 1e3, fine.dx / 1e3)
-        pairs, fitted = store_pairs(store, chosen), store_pairs(store, known)
+        pairs, fitted = store_pairs(store, chosen), list(store_pairs(store, known))
         total = chosen.size
         what = f"{total} hours of the {split} split of {path}"
     else:
         field, spacing = read_temperature(path)
         field = field.isel(time=spread(field.sizes["time"]))
-        pairs, fitted = averaged_pairs(field, ratio), averaged_pairs(field, ratio)
+        pairs, fitted = averaged_pairs(field, ratio), list(averaged_pairs(field, ratio))
         total = field.sizes["time"]
         what = f"{total} hours of {path}, the coarse field is its average over {ratio} x {ratio} pixels"
-    smoothing = fit_smoothing(fitted, spacing=spacing)
+    coarse = torch.cat([coarse.double() for _, coarse in fitted])
     with progress_bar("Audit") as progress:
+        progress(0, total)
+        smoothing = fit_smoothing(fitted, spacing=spacing)
         scores = audit(
             pairs,
             spacing=spacing,
             smoothing=smoothing,
+            standard=(float(coarse.mean()), float(coarse.std()) or 1.0),
             seeds=draws,
             progress=lambda done: progress(done, total),
         )
@@ -391,6 +395,8 @@ def _audit(path: Path, split: str, count: int, draws: int, ratio: int) -> None:
         f"smoothing of the coarse field {smoothing:g} coarse pixels (fitted).\n"
     )
     say(markdown(scores))
+    if csv is not None:
+        scores.to_dataframe().to_csv(csv)
 
 
 @app.command()
@@ -399,6 +405,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation, test (blocked weeks) or all.")] = "test",
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints; by default those that ship.")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Metrics (docs/metrics.md) instead of the usual five; several."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of every hour here.")] = None,
     audit: Annotated[
@@ -421,10 +431,12 @@ def evaluate(
     """Scores of every downscaler that can run, over the hours of one split, as a Markdown table."""
     from core.data.samples import split_hours
     from core.data.store import Store
-    from core.evaluate import evaluate_hours, markdown_table
+    from core.evaluate import USUAL, evaluate_hours, markdown_table
 
     if audit:
-        _audit(store, split, audit_hours, draws, ratio)
+        if checkpoints is not None or metrics:
+            raise ValueError("The audit scores no models; leave out --checkpoints and --metric.")
+        _audit(store, split, audit_hours, draws, ratio, csv)
         return
     opened = Store.open(store)
     hours = split_hours(opened.hours, split)
@@ -439,7 +451,7 @@ def evaluate(
         else:
             runnable.append(downscaler)
     with progress_bar("Evaluation") as progress:
-        scores = evaluate_hours(opened, runnable, hours, progress=progress)
+        scores = evaluate_hours(opened, runnable, hours, metrics=metrics or USUAL, progress=progress)
     say(f"{hours.size} hours of the {split} split of {store}.\n")
     say(markdown_table(scores))
     if csv is not None:

@@ -9,12 +9,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from core.metrics.deterministic import METRICS
+from core.metrics.metric import Metric
+from core.metrics.registry import find_metric
 from core.variables import VARIABLES
 
 if TYPE_CHECKING:
     from core.data.store import Store
     from core.downscale import Downscaler
+
+
+USUAL = ("rmse", "mae", "bias", "r2", "pearson")
+"""Metrics that are shown unless others are asked for."""
+
+TEMPERATURE_ONLY = ("flux_error", "flux_loss")
 
 
 class EvaluationError(ValueError):
@@ -26,25 +33,29 @@ def evaluate_hours(
     downscalers: Sequence[Downscaler],
     hours: ArrayLike,
     *,
+    metrics: Sequence[str] = USUAL,
     batch_hours: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """Every deterministic score of every downscaler against the fine truth, for every hour.
+    """Scores of every downscaler against the fine truth, for every hour.
 
     Parameters
     ----------
     downscalers : that can run on this store (see ``Downscaler.obstacles``)
     hours : hours of the store; scores are of one hour's field each
+    metrics : names of :data:`core.metrics.registry.METRICS` that give one number for one field
     progress : called with (hours done, hours in all)
 
     Returns
     -------
-    Dataset of ``rmse``, ``mae``, ``bias`` (units of the target), ``r2``, ``pearson`` (1), float64, dims
-    (downscaler, target, time); ``downscaler`` holds keys, with ``label`` beside it. NaN where a downscaler
-    does not make a target. All are compared on the same points: those that every one of them has.
+    Dataset of the metrics, float64, dims (downscaler, target, time); ``downscaler`` holds keys, with
+    ``label`` beside it. NaN where a downscaler does not make a target, and for metrics of temperature with
+    other targets. All are compared on the same points: those that every one of them has.
 
-    Raises EvaluationError where there is nothing to compare, StoreError for hours that are not there.
+    Raises EvaluationError where there is nothing to compare or a metric needs more than one field,
+    MetricError for one that is not there, StoreError for hours that are not there.
     """
+    chosen = {name: _field_metric(name) for name in metrics}
     times = np.atleast_1d(np.asarray(hours, dtype="datetime64[ns]"))
     contents = store.contents
     if not contents.targets:
@@ -59,7 +70,7 @@ def evaluate_hours(
     static = store.read_static() if contents.statics else None
     shape = (len(downscalers), len(targets), times.size)
     dims = ("downscaler", "target", "time")
-    scores = {name: np.full(shape, np.nan) for name in METRICS}
+    scores = {name: np.full(shape, np.nan) for name in chosen}
     for start in range(0, times.size, batch_hours):
         batch = times[start : start + batch_hours]
         coarse, truth = store.read_coarse(batch), store.read_fine(batch, targets)
@@ -70,7 +81,9 @@ def evaluate_hours(
             for forecast in made.values():
                 reference = reference.where(forecast.notnull())
             for row, forecast in made.items():
-                for name, metric in METRICS.items():
+                for name, metric in chosen.items():
+                    if name in TEMPERATURE_ONLY and target != "t2m":
+                        continue
                     scores[name][row, column, start : start + batch.size] = metric(forecast, reference).values
         if progress is not None:
             progress(start + batch.size, times.size)
@@ -90,21 +103,38 @@ def evaluate_hours(
     )
 
 
+def _field_metric(name: str) -> Metric:
+    metric = find_metric(name)
+    if metric.result != "score" or metric.required or metric.ensemble:
+        raise EvaluationError(
+            f"{metric.title} ({name}) needs more than one field of an hour, or options; choose metrics that "
+            f"give one number for one field, for example {', '.join(USUAL)}, spectral_slope_loss, flux_error."
+        )
+    return metric
+
+
 def markdown_table(scores: xr.Dataset) -> str:
     """Means over the hours of :func:`evaluate_hours`, a row per downscaler and target, as Markdown."""
+    chosen = {str(name): find_metric(str(name)) for name in scores.data_vars}
     lines = [
-        "| target | downscaler | RMSE | MAE | bias | R² | Pearson |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        f"| target | downscaler | {' | '.join(metric.title for metric in chosen.values())} |",
+        "|---|---|" + "---:|" * len(chosen),
     ]
     means = scores.mean("time")
     for column, target in enumerate(scores["target"].values):
-        units = VARIABLES[str(target)].units
         for number, label in enumerate(scores["label"].values):
             row = means.isel(downscaler=number, target=column)
-            if np.isnan(row["rmse"]):
+            if all(np.isnan(row[name]) for name in chosen):
                 continue
-            errors = [f"{float(row[name]):.3g} {units}" for name in ("rmse", "mae")]
-            errors.append(f"{float(row['bias']):+.2g} {units}")
-            ratios = [f"{float(row[name]):.3f}" for name in ("r2", "pearson")]
-            lines.append(f"| {target} | {' | '.join([str(label), *errors, *ratios])} |")
+            cells = [_cell(float(row[name]), metric, str(target)) for name, metric in chosen.items()]
+            lines.append(f"| {target} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(value: float, metric: Metric, target: str) -> str:
+    if np.isnan(value):
+        return "-"
+    units = metric.units_for(VARIABLES[target].units)
+    if units in (None, "1"):
+        return f"{value:.3f}"
+    return f"{value:+.2g} {units}" if metric.best == "zero" else f"{value:.3g} {units}"

@@ -145,8 +145,8 @@ class GANTrainConfig(UNetTrainConfig):
     adversarial_scale: float = Field(0.2, ge=0, description="factor of the adaptive weight")
     keep: Literal["best", "last"] = Field(
         "best",
-        description="which round is kept: that of the smallest absolute error, or the last one, since what the "
-        "discriminator teaches costs absolute error",
+        description="which round is kept: that of the smallest absolute error, or the last one, since what "
+        "the discriminator teaches costs absolute error",
     )
 
 
@@ -199,8 +199,8 @@ class LDMTrainConfig(AdamWConfig):
     )
     times: Literal["uniform", "stratified"] = Field(
         "uniform",
-        description="how the time steps of a batch are drawn: each by itself, or one from each of as many equal "
-        "parts as there are samples",
+        description="how the time steps of a batch are drawn: each by itself, or one from each of as many "
+        "equal parts as there are samples",
     )
 
     width: Positive = Field(256, description="channels of the denoiser's finest level")

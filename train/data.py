@@ -24,8 +24,8 @@ def usable_hours(
 ) -> Split:
     """The split of the store's hours, once nothing that training needs is missing.
 
-    ``multiple`` is that of the fine sides that the network asks for, and ``what`` says why, as in "a UNet with
-    4 features". Raises TrainError naming what is missing.
+    ``multiple`` is that of the fine sides that the network asks for, and ``what`` says why, as in "a UNet
+    with 4 features". Raises TrainError naming what is missing.
     """
     contents = store.contents
     lacks = [

@@ -205,6 +205,7 @@ def _check_start(config: GANTrainConfig, start: Checkpoint) -> None:
     features = tuple(start.header.models["unet"]["features"])
     if features != config.features or start.header.targets != config.targets:
         raise TrainError(
-            f"{start.path} has a UNet with features {list(features)} for {', '.join(start.header.targets)}; the "
-            f"config asks for {list(config.features)} for {', '.join(config.targets)}. Make them the same."
+            f"{start.path} has a UNet with features {list(features)} for {', '.join(start.header.targets)}; "
+            f"the config asks for {list(config.features)} for "
+            f"{', '.join(config.targets)}. Make them the same."
         )

@@ -40,7 +40,7 @@ class EncodedHours:
 def encode_hours(
     folder: Path, name: str, hours: Hours, means: Means, vae: VAE, progress: Progress
 ) -> EncodedHours:
-    """The latents of ``hours`` from the files ``name-*.npy`` of ``folder``, which are made where they are not.
+    """The latents of ``hours`` from the files ``name-*.npy`` of ``folder``, made where they are not there.
 
     What an earlier start has encoded is kept. The residual of the whole domain is encoded, as the UNet's mean
     and the latent's edges depend on all of it.

@@ -53,8 +53,8 @@ PREFIX = "model."
 
 @dataclass(frozen=True)
 class SampledHours:
-    """Validation hours that are sampled whole: standardised predictors (n, P, h, w), truth and the UNet's mean
-    (n, T, H, W), on the CPU."""
+    """Validation hours that are sampled whole: standardised predictors (n, P, h, w), truth and the UNet's
+    mean (n, T, H, W), on the CPU."""
 
     hours: Hours
     coarse: Tensor
@@ -252,7 +252,10 @@ def _windows(fields: Tensor, corners: list[tuple[int, int]], side: int) -> Tenso
 
 
 def network_config(config: LDMTrainConfig, parent: Checkpoint) -> LatentDiffusionConfig:
-    """The sizes of the whole model, from the config and the VAE's file. Raises TrainError where they don't fit."""
+    """The sizes of the whole model, from the config and the VAE's file.
+
+    Raises TrainError where they do not fit together.
+    """
     models = parent.header.models
     vae = VAEConfig.model_validate(models["vae"])
     try:

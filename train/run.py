@@ -179,8 +179,8 @@ def load_parent(path: str | Path, kinds: tuple[str, ...], store: Store, config: 
     same_data = header.provenance.get("data_fingerprint") == store.attrs.get("fingerprint")
     if same_data and method is not None and method != config.split:
         raise TrainError(
-            f"{path} was trained on the {method} split of these hours, so the {config.split} one would validate "
-            f"with hours that it knows. Set split={method}."
+            f"{path} was trained on the {method} split of these hours, so the {config.split} one would "
+            f"validate with hours that it knows. Set split={method}."
         )
     return checkpoint
 

@@ -15,7 +15,8 @@ def field_scores(
 ) -> dict[str, float]:
     """RMSE over all fields and mean spectral-slope loss per target: ``rmse_<target>``, ``slope_<target>``.
 
-    ``field`` and ``truth`` are (N, T, H, W) on the whole domain, standardised; errors are in the target's units.
+    ``field`` and ``truth`` are (N, T, H, W) on the whole domain, standardised; errors are in the target's
+    units.
     """
     field, truth = (normalization.targets_from_tensor(x.double().cpu(), targets) for x in (field, truth))
     scores = {}

@@ -25,8 +25,8 @@ class StageTask(LightningModule):
 
     Attributes
     ----------
-    history : one entry per round: steps so far, seconds so far, mean loss of the round, learning rate, and the
-        scores of the validation, among them ``validation_loss``
+    history : one entry per round: steps so far, seconds so far, mean loss of the round, learning rate, and
+        the scores of the validation, among them ``validation_loss``
     finished : whether the latest round was the last one
     pace : how long steps and validations take
     """

@@ -151,7 +151,7 @@ class Moments:
 
 @torch.no_grad()
 def standardise_latents(vae: VAE, mean: Tensor, std: Tensor) -> None:
-    """Shift and scale the latent's channels, in the weights: new latent = (old - ``mean``) / ``std``, both (C,).
+    """Shift and scale the latent's channels, in the weights: new = (old - ``mean``) / ``std``, both (C,).
 
     What the VAE makes of a field stays the same, since the decoder's first layer undoes it.
     """
@@ -202,8 +202,8 @@ def train_vae(
     if 1 << depth != ratio:
         raise TrainError(
             f"A VAE with {depth} features makes latents {1 << depth} times coarser than the fine grid; the "
-            f"coarse cells of {store.domain.name} are {ratio} times larger, and both must agree. Give as many "
-            "features as it takes halvings."
+            f"coarse cells of {store.domain.name} are {ratio} times larger, and both must agree. Give as "
+            "many features as it takes halvings."
         )
     parts = usable_hours(config, store, targets, max(ratio, network.side_multiple), "its UNet")
     train = draw(parts.train, config.train_hours, config.seed)

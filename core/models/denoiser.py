@@ -293,9 +293,7 @@ class Denoiser(nn.Module):
             x = block(torch.cat([x, skips.pop()], dim=1), embedding, context)
         return x
 
-    def _ascend(
-        self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Sequence[Tensor]
-    ) -> Tensor:
+    def _ascend(self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Sequence[Tensor]) -> Tensor:
         """Through the finer levels to the network output; takes the ``skips`` away."""
         level = len(self.config.multipliers) - 2
         for block in self.output_blocks[self.config.residual_blocks + 1 :]:

@@ -111,7 +111,7 @@ class Scorer:
     ----------
     spacing : of the fine grid [km]
     smoothing : of the coarse field, see :func:`core.physics.flux_error.observe` [coarse pixels]
-    mean, deviation : of the coarse temperature [K], which standardise fields for ``published_training``
+    mean, deviation : of temperature [K], which standardise fields for ``published_training``
     """
 
     spacing: Spacing
@@ -177,6 +177,7 @@ def audit(
     *,
     spacing: Spacing,
     smoothing: float = 0.0,
+    standard: tuple[float, float] = (285.0, 8.0),
     seeds: int = 3,
     progress: Callable[[int], None] | None = None,
 ) -> xr.DataArray:
@@ -186,10 +187,11 @@ def audit(
     ----------
     batches : truth (N, H, W) and coarse field (N, h, w) [K], a few hours at a time; float64 is used
         throughout. An odd last coarse row or column is left out, because the paper's cells need sides with
-        a common divisor. ``published_training`` is standardised by the coarse mean and deviation of each
-        batch, so its scores depend on the batches.
+        a common divisor.
     spacing : of the fine grid [km]
     smoothing : of the coarse field, from :func:`core.physics.flux_error.fit_smoothing` [coarse pixels]
+    standard : mean and standard deviation [K] that standardise fields for ``published_training``, for example
+        those of the training hours' coarse fields
     seeds : how many draws of the noise
     progress : called with the number of hours done
 
@@ -205,13 +207,13 @@ def audit(
     rows: list[NDArray[np.float64]] = []
     names: list[str] = []
     done = 0
+    scorer = Scorer(spacing, smoothing, *standard)
     for number, (fine, coarse) in enumerate(batches):
         fine, coarse = _even(fine.double(), coarse.double())
         if fine.isnan().any() or coarse.isnan().any():
             raise PhysicsError(
                 "The audit needs fields without gaps (NaN); leave out the hours that have any."
             )
-        scorer = Scorer(spacing, smoothing, float(coarse.mean()), float(coarse.std()) or 1.0)
         scores: dict[str, list[Tensor]] = {}
         for name, field in certain_candidates(fine, coarse, spacing):
             added = OFFSET if name == BOTH_SHIFTED else 0.0

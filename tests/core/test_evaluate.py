@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from core.evaluate import EvaluationError, evaluate_hours, markdown_table
+from core.metrics.flux import flux_error
 from tests.synthetic_store import hours_of_weeks, make_store
 
 HOURS = hours_of_weeks(2, 3)
@@ -87,3 +88,24 @@ def test_nothing_to_compare_is_a_sentence(store, tmp_path):
     bare = make_store(tmp_path / "bare.zarr", HOURS, fine=())
     with pytest.raises(EvaluationError, match="no fine truth"):
         evaluate_hours(bare, [Shifted(0)], HOURS)
+
+
+def test_other_metrics_of_the_registry(store):
+    scores = evaluate_hours(
+        store, [Shifted(0.5, ("t2m", "u10"))], HOURS, metrics=["spectral_slope_loss", "flux_error"]
+    )
+    truth = store.read_fine(HOURS, ["t2m"])["t2m"]
+    forecast = truth.copy(data=store.read_coarse()["t2m"].values.repeat(8, 1).repeat(8, 2) + 0.5)
+    row = scores.isel(downscaler=0)
+    np.testing.assert_allclose(row["flux_error"].sel(target="t2m"), flux_error(forecast, truth))
+    assert row["flux_error"].sel(target="u10").isnull().all()
+    assert row["spectral_slope_loss"].notnull().all()
+    table = markdown_table(scores)
+    assert "| target | downscaler | Spectral slope loss | Flux error |" in table
+    assert table.splitlines()[-1].endswith("| - |")
+
+
+@pytest.mark.parametrize("name", ["crps", "histogram", "rank_histogram"])
+def test_metrics_that_one_field_can_not_give_are_refused(store, name):
+    with pytest.raises(EvaluationError, match="more than one field of an hour, or options"):
+        evaluate_hours(store, [Shifted(0)], HOURS, metrics=[name])
