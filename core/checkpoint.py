@@ -43,6 +43,8 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_SIDE = 100_000
 MAX_DIMENSIONS = 16
 MAX_NESTING = 20
+MAX_PARTS = 16
+MAX_DOMAIN_NAME = 200
 ALIGNMENT = 8
 PIECE = 32 * 2**20
 """Bytes read before the memory they took is given back."""
@@ -89,8 +91,8 @@ class Header(BaseModel):
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
     kind: Name
-    label: str = Field(pattern=r"^[^\x00-\x1f\x7f<>]{1,80}$")
-    models: dict[Name, dict[str, Any]] = Field(min_length=1)
+    label: str = Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}<>]{1,80}$")
+    models: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=MAX_PARTS)
     predictors: tuple[str, ...] = Field(min_length=1)
     statics: tuple[str, ...]
     targets: tuple[str, ...] = Field(min_length=1)
@@ -117,6 +119,9 @@ class Header(BaseModel):
             # Before coordinates of that length are made.
             if not isinstance(values.get(side), int) or not 2 <= values[side] <= MAX_SIDE:
                 raise ValueError(f"{side} must be a whole number from 2 to {MAX_SIDE}")
+        name = values.get("name")
+        if not isinstance(name, str) or len(name) > MAX_DOMAIN_NAME or not name.isprintable():
+            raise ValueError(f"name must be one line of at most {MAX_DOMAIN_NAME} letters")
         Domain.from_dict(values)
         return values
 
@@ -216,6 +221,15 @@ class Checkpoint:
         expected = module.state_dict()
         given = {k.removeprefix(prefix): e for k, e in self._entries().items() if k.startswith(prefix)}
         check_names(f"The part {part} of {self.path}", expected, given)
+        wrong = [
+            key
+            for key, tensor in expected.items()
+            if tensor.is_floating_point() != given[key].dtype.is_floating_point
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"The part {part} of {self.path} has weights of the wrong type: {_some(wrong)}."
+            )
         copies, read = {}, 0
         for key in expected:
             tensor = self.tensors[prefix + key]
@@ -261,7 +275,7 @@ def check_names(where: str, expected: Mapping[str, Tensor], given: Mapping[str, 
 
 
 def _some(items: Iterable[str], *, sep: str = ", ", most: int = 5) -> str:
-    names = [_printable(item[:200]) for item in sorted(items)]
+    names = [printable(item[:200]) for item in sorted(items)]
     rest = f"{sep}and {len(names) - most} more" if len(names) > most else ""
     return sep.join(names[:most]) + rest
 
@@ -484,7 +498,7 @@ def _layout(path: Path, outer: Mapping[str, Any], start: int, size: int) -> dict
 
 
 def _damaged(path: Path, fault: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {_printable(fault[-300:])}. Copy or make it again.")
+    return CheckpointError(f"{path} is damaged: {printable(fault[-300:])}. Copy or make it again.")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -534,14 +548,14 @@ def _parse_header(path: Path, data: bytes, size: int) -> tuple[Header, dict[str,
         ends = [int(value["data_offsets"][1]) for name, value in outer.items() if name != "__metadata__"]
         values = json.loads(entry, parse_constant=_refuse_constant)
         version = values["format_version"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise _not_ours(path) from error
     if 8 + len(data) + max(ends, default=0) > size:
         raise _truncated(path, 8 + len(data) + max(ends), size)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has the checkpoint format {version}; this version reads up to {FORMAT_VERSION}. "
-            "Update Tramontana."
+            f"{path} has the checkpoint format {printable(version)[:80]}; this version reads up to "
+            f"{FORMAT_VERSION}. Update Tramontana."
         )
     try:
         return Header.model_validate(values), outer
@@ -550,7 +564,7 @@ def _parse_header(path: Path, data: bytes, size: int) -> tuple[Header, dict[str,
             f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
             for fault in error.errors()[:5]
         )
-        raise CheckpointError(f"The header of {path} is wrong: {faults}.") from error
+        raise CheckpointError(f"The header of {path} is wrong: {printable(faults)[:1000]}.") from error
 
 
 def _refuse_constant(name: str) -> float:
@@ -568,14 +582,14 @@ def describe(header: Header) -> list[tuple[str, str]]:
         (
             "domain",
             f"{domain.name}, {height} x {width} cells of {domain.fine.dx:g} x {domain.fine.dy:g} m, "
-            f"coarse cells {domain.ratio} times larger, {domain.crs}",
+            f"coarse cells {domain.ratio} times larger, {printable(domain.crs)}",
         ),
         ("predictors", ", ".join(header.predictors)),
         ("statics", ", ".join(header.statics) or "none"),
         ("targets", ", ".join(header.targets)),
     ]
     lines += [(f"model {part}", _plain(config)) for part, config in header.models.items()]
-    lines += [(f"provenance {_printable(key)}", _plain(value)) for key, value in header.provenance.items()]
+    lines += [(f"provenance {printable(key)}", _plain(value)) for key, value in header.provenance.items()]
     return lines
 
 
@@ -584,11 +598,12 @@ def _plain(value: Any, depth: int = 0) -> str:
     if depth > MAX_NESTING:
         return "..."
     if isinstance(value, Mapping):
-        return ", ".join(f"{_printable(key)} {_plain(item, depth + 1)}" for key, item in value.items())
+        return ", ".join(f"{printable(key)} {_plain(item, depth + 1)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item, depth + 1) for item in value)
-    return _printable(value)
+    return printable(value)
 
 
-def _printable(value: Any) -> str:
+def printable(value: Any) -> str:
+    """Text of a value from a file, without letters that steer a terminal or reorder a line."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))

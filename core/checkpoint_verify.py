@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from core.checkpoint import Checkpoint, CheckpointError, load
+from core.checkpoint import Checkpoint, CheckpointError, load, printable
 from core.domain import Domain
 from core.models.conditioner import Conditioner, ConditionerConfig
 from core.models.denoiser import Denoiser, DenoiserConfig
@@ -34,6 +34,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ldm_res": tuple(PARTS),
     "ldm_pde": tuple(PARTS),
 }
+
+
+MOST_PARENTS = 8
+MOST_CELLS = 2**20
+"""Fine cells of the field that the networks are tried on; published ones need 32 x 32."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def build(checkpoint: Checkpoint) -> dict[str, nn.Module]:
             fault = error.errors()[0]
             where = ".".join(map(str, fault["loc"])) or "the whole"
             raise CheckpointError(
-                f"{path} has a wrong configuration of the {part}: {where}: {fault['msg']}."
+                f"{path} has a wrong configuration of the {part}: {printable(where)}: {fault['msg']}."
             ) from error
         with torch.device("meta"):
             modules[part] = module(settings)
@@ -118,9 +123,14 @@ def _hash(checkpoint: Checkpoint) -> Finding:
 
 def _run(checkpoint: Checkpoint, modules: dict[str, nn.Module]) -> Finding:
     header = checkpoint.header
+    ratio = Domain.from_dict(header.domain).ratio
+    side = _smallest_side(modules, ratio)
+    if side**2 > MOST_CELLS:
+        sentence = f"The networks were not run: the smallest field for them has {side} x {side} cells."
+        return Finding("run", None, sentence)
     try:
         with torch.inference_mode():
-            fields = _fields(modules, len(header.predictors), Domain.from_dict(header.domain).ratio)
+            fields = _fields(modules, len(header.predictors), ratio, side)
     except (ValueError, RuntimeError) as error:
         return Finding("run", False, f"{checkpoint.path} does not run: {error}")
     for what, field in fields.items():
@@ -136,13 +146,18 @@ def _run(checkpoint: Checkpoint, modules: dict[str, nn.Module]) -> Finding:
     return Finding("run", True, "The networks run and give finite fields.")
 
 
-def _fields(modules: dict[str, Any], predictors: int, ratio: int) -> dict[str, Tensor]:
-    """What each part that gives fields makes of noise on the smallest domain that suits all of them."""
+def _smallest_side(modules: dict[str, Any], ratio: int) -> int:
+    """Fine cells along one side of the smallest domain that suits all networks."""
     multiples = [module.side_multiple for part, module in modules.items() if part != "denoiser"]
     if "denoiser" in modules:
         multiples.append(modules["denoiser"].side_multiple * modules["vae"].side_multiple)
     # All are powers of two but perhaps the ratio, which divides a multiple of itself.
-    side = max(multiples) * (1 if max(multiples) % ratio == 0 else ratio)
+    side: int = max(multiples) * (1 if max(multiples) % ratio == 0 else ratio)
+    return side
+
+
+def _fields(modules: dict[str, Any], predictors: int, ratio: int, side: int) -> dict[str, Tensor]:
+    """What each part that gives fields makes of noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, predictors, side // ratio, side // ratio, generator=generator)
     static = torch.randn(1, STATIC_CHANNELS, side, side, generator=generator)
@@ -160,10 +175,15 @@ def _fields(modules: dict[str, Any], predictors: int, ratio: int) -> dict[str, T
 def _parents(checkpoint: Checkpoint) -> Iterator[Finding]:
     """The files that the weights come from, where they lie beside the checkpoint."""
     parents = checkpoint.header.provenance.get("parents", [])
-    for parent in parents if isinstance(parents, list) else []:
+    # The header is not to be trusted: every entry may name the same large file.
+    for parent in parents[:MOST_PARENTS] if isinstance(parents, list) else []:
         name, expected = (parent.get(k) for k in ("file", "sha256")) if isinstance(parent, dict) else ("", "")
-        # The header is not to be trusted: it may name files of this folder and no others.
-        if not isinstance(name, str) or not re.fullmatch(r"(?!\.)[^/\\\x00-\x1f]{1,255}", name):
+        # It may name files of this folder and no others.
+        if (
+            not isinstance(name, str)
+            or not name.isprintable()
+            or not re.fullmatch(r"(?!\.)[^/\\]{1,255}", name)
+        ):
             yield Finding("parent", False, f"{checkpoint.path} names a parent file in no proper way.")
             continue
         path = checkpoint.path.parent / name

@@ -23,13 +23,18 @@ _TENSOR = ("torch._utils._rebuild_tensor_v2",)
 _CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 _TORCH_CODES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2"}
 MAX_STORAGE_BYTES = 2**20
+MOST_PARTS = 8
+"""Things in the state of an index that are searched for its labels."""
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def number(value: Any) -> float:
     """A Python, NumPy or PyTorch number as float. Raises UnpickleError for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UnpickleError("a whole number is too large") from error
     values = array(value)
     if values.size != 1 or values.dtype == object:
         raise UnpickleError(f"{_kind(value)} is no single number")
@@ -122,7 +127,7 @@ def _labels(value: Any) -> list[str]:
     data = held.get("data") if isinstance(held, dict) else None
     parts = [data]
     if isinstance(data, Inert) and isinstance(data.state, tuple):
-        parts += data.state
+        parts += data.state[:MOST_PARTS]
     for part in parts:
         if isinstance(part, Inert) and part.name in _RECONSTRUCT:
             found = array(part)
@@ -153,11 +158,15 @@ def _frame(value: Inert) -> dict[str, dict[str, float]]:
         raise UnpickleError("a pandas DataFrame is laid out in an unknown way")
     columns, rows = (_labels(axis) for axis in arguments[1])
     result: dict[str, dict[str, float]] = {}
-    for block in arguments[0]:
-        content, place, *_ = block.arguments if isinstance(block, Inert) and block.arguments else (None, None)
-        values = array(content)
-        positions = _positions(place, len(columns))
-        if values.shape != (len(positions), len(rows)):
+    blocks, left = arguments[0], len(columns)
+    for block in blocks if isinstance(blocks, list | tuple) else ():
+        content = block.arguments if isinstance(block, Inert) else None
+        if content is None or len(content) < 2:
+            raise UnpickleError("a pandas DataFrame is laid out in an unknown way")
+        values, positions = array(content[0]), _positions(content[1], len(columns))
+        left -= len(positions)
+        # A column lies in one block, or the same block could be read again and again.
+        if not positions or left < 0 or values.shape != (len(positions), len(rows)):
             raise UnpickleError("a pandas DataFrame has blocks of the wrong shape")
         for position, line in zip(positions, values.tolist(), strict=True):
             result[columns[position]] = dict(zip(rows, line, strict=True))
@@ -169,7 +178,7 @@ def _positions(place: Any, count: int) -> list[int]:
     if isinstance(place, Inert) and place.name.endswith(".slice") and place.arguments:
         bounds = place.arguments
         if len(bounds) == 3 and all(n is None or type(n) is int for n in bounds) and bounds[2] != 0:
-            return list(range(count))[slice(*bounds)]
+            return list(range(count)[slice(*bounds)])
     elif isinstance(place, Inert):
         found = array(place)
         if found.dtype.kind in "iu" and found.ndim == 1 and all(0 <= n < count for n in found.tolist()):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -183,14 +183,95 @@ class VAETrainConfig(AdamWConfig):
         return self
 
 
-class LDMTrainConfig(AdamWConfig):
-    """A training run of latent diffusion: conditioner and denoiser on the latents of a frozen VAE."""
+class Term(BaseModel):
+    """How strongly a physical term counts: by its weight, or by the norm of its gradient."""
 
-    stage: ClassVar[str] = "ldm"
-    noun: ClassVar[str] = "latent diffusion model"
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field("ldm", pattern=NAME, description="file name of the model")
-    label: str = Field("LDM_res", pattern=LABEL, description="what people see")
+    weight: float | None = Field(None, ge=0, description="lambda itself")
+    share: float | None = Field(
+        None,
+        ge=0,
+        description="norm of the weighted term's gradient at the network's output, as a share of that of the "
+        "diffusion loss; lambda follows",
+    )
+
+    @model_validator(mode="after")
+    def _set(self) -> Self:
+        if (self.weight is None) == (self.share is None):
+            raise ValueError(
+                "a physical term needs a weight (lambda itself) or a share (of the gradient of the diffusion "
+                "loss), and not both; there is no default, since a good value depends on the term"
+            )
+        return self
+
+
+FLUX_ERROR = "flux_error"
+
+
+class FluxTerm(Term):
+    """The loss on fluxes, the PDE loss."""
+
+    formula: Literal["flux_error", "paper", "published_training", "published_metric", "centred"] = Field(
+        FLUX_ERROR, description="of core.physics.flux_error, or a variant of the flux ratio"
+    )
+    reference: Literal["coarse", "truth"] = Field(
+        "coarse", description="whose fluxes are compared with: the coarse field's, or the fine truth's"
+    )
+    cell: Positive | None = Field(
+        None,
+        description="side of a supergrid cell [coarse pixels]; null: the formula's, and where that is the "
+        "greatest common divisor of the domain's sides, the domain's",
+    )
+    smoothing: Annotated[float, Field(ge=0)] | Literal["fit"] = Field(
+        "fit",
+        description="Gaussian that brings the fine field to what the coarse model saw [coarse pixels]; fit: "
+        "from training hours; of flux_error against the coarse field only",
+    )
+
+
+class PhysicsConfig(BaseModel):
+    """Physical terms beside the diffusion loss (Rosu et al., arXiv 2510.23866); at least one of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    flux: FluxTerm | None = None
+    energy: Term | None = Field(None, description="block means of t2m against the coarse field [K2]")
+    residual: Term | None = Field(None, description="balance of advection and diffusion of t2m")
+    divergence: Term | None = Field(None, description="divergence of u10 and v10 [s-2]")
+    reconstruction: Term | None = Field(
+        None,
+        description="absolute error of what the decoder makes of the true latent, standardised: ties a "
+        "decoder that trains to its task",
+    )
+    noise_weighting: Literal["none", "signal"] = Field(
+        "signal",
+        description="signal: samples count by their share of signal, alpha_bar, as the estimate of a clean "
+        "field means little where noise prevails",
+    )
+    largest_time: Annotated[int, Field(ge=0, le=999)] | None = Field(
+        None, description="largest time step that the terms look at, from 0 to 999; null: any"
+    )
+    every: Positive = Field(1, description="steps from one evaluation of the terms to the next")
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """The terms that are set, by name."""
+        return {
+            name: term
+            for name in ("flux", "energy", "residual", "divergence", "reconstruction")
+            if (term := getattr(self, name)) is not None
+        }
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.terms:
+            raise ValueError("physics needs a term: flux, energy, residual, divergence or reconstruction")
+        return self
+
+
+class DiffusionConfig(AdamWConfig):
+    """What all training runs of latent diffusion share."""
 
     shared_window: bool = Field(
         False,
@@ -202,6 +283,30 @@ class LDMTrainConfig(AdamWConfig):
         description="how the time steps of a batch are drawn: each by itself, or one from each of as many "
         "equal parts as there are samples",
     )
+    norm: Literal["l1", "l2"] = Field("l2", description="of the diffusion loss")
+    ema_decay: float = Field(0.9999, ge=0, le=1, description="largest weight of the old moving average")
+    ema_conditioner: bool = Field(False, description="also average the conditioner's weights")
+    trainable: tuple[str, ...] = Field(
+        ("conditioner", "denoiser"), min_length=1, description="parts of the network that learn"
+    )
+    physics: PhysicsConfig | None = Field(None, description="physical terms; null: none")
+    validation_times: Positive = Field(4, description="time steps at which every validation hour is denoised")
+    sample_every: Positive | None = Field(5, description="rounds between samples of whole hours; null: never")
+    sample_hours: Positive = Field(1, description="validation hours that are sampled")
+    sample_steps: Positive = Field(10, description="steps of the sampler (dpmpp_2m) in validation")
+    keep: Literal["best", "last"] = Field(
+        "best", description="which round is kept: that of the smallest diffusion loss, or the last one"
+    )
+
+
+class LDMTrainConfig(DiffusionConfig):
+    """A training run of latent diffusion: conditioner and denoiser on the latents of a frozen VAE."""
+
+    stage: ClassVar[str] = "ldm"
+    noun: ClassVar[str] = "latent diffusion model"
+
+    name: str = Field("ldm", pattern=NAME, description="file name of the model")
+    label: str = Field("LDM_res", pattern=LABEL, description="what people see")
 
     width: Positive = Field(256, description="channels of the denoiser's finest level")
     multipliers: tuple[Positive, ...] = Field(
@@ -216,21 +321,25 @@ class LDMTrainConfig(AdamWConfig):
     static_embedding: Positive = Field(128, description="channels of the statics' analysis")
     coarse_embedding: Positive = Field(24, description="channels of the predictors' analysis")
     analysis_depth: int = Field(4, ge=0, description="AFNO blocks of each analysis")
-
     parameterization: Literal["v", "eps", "x0"] = Field("v", description="what the denoiser predicts")
-    norm: Literal["l1", "l2"] = Field("l2", description="of the diffusion loss")
-    ema_decay: float = Field(0.9999, ge=0, le=1, description="largest weight of the old moving average")
-    ema_conditioner: bool = Field(False, description="also average the conditioner's weights")
-    validation_times: Positive = Field(4, description="time steps at which every validation hour is denoised")
-    sample_every: Positive | None = Field(5, description="rounds between samples of whole hours; null: never")
-    sample_hours: Positive = Field(1, description="validation hours that are sampled")
-    sample_steps: Positive = Field(10, description="steps of the sampler (dpmpp_2m) in validation")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         multiple = 1 << (len(self.static_features) + len(self.multipliers) - 1)
         _check_crop(self.crop, multiple, "for this many levels")
         return self
+
+
+class LDMPDETrainConfig(DiffusionConfig):
+    """A run that fine-tunes latent diffusion with physical terms."""
+
+    stage: ClassVar[str] = "ldm-pde"
+    noun: ClassVar[str] = "latent diffusion model with the PDE loss"
+
+    name: str = Field("ldm-pde", pattern=NAME, description="file name of the model")
+    label: str = Field("LDM_PDE", pattern=LABEL, description="what people see")
+
+    physics: PhysicsConfig = Field(description="physical terms")
 
 
 MACHINE_KEYS = frozenset({"device", "threads", "workers", "cache_gb", "max_minutes", "tensorboard"})
@@ -254,7 +363,8 @@ def load_config(
     """The config in a YAML file, or shipped under the name ``source``, with some keys set anew.
 
     ``overrides`` are texts ``key=value``; the value is read as YAML, so ``features=[8,16]`` is a list and
-    ``crop=null`` is none. ``kind`` is the class of the stage's configs.
+    ``crop=null`` is none; a key inside another is named with dots, as in ``physics.flux.share=0.1``.
+    ``kind`` is the class of the stage's configs.
 
     Raises ConfigError, naming the nearest valid key where one is unknown.
     """
@@ -276,10 +386,22 @@ def load_config(
         if not equals or not key.strip():
             raise ConfigError(f"--set takes key=value, for example steps=100; got {override!r}.")
         try:
-            values[key.strip()] = yaml.safe_load(text)
+            _set(values, key.strip(), yaml.safe_load(text))
         except yaml.YAMLError as error:
             raise ConfigError(f"The value of --set {override} is not valid: {_one_line(error)}") from error
     return validate(values, str(source), kind)
+
+
+def _set(values: dict[Any, Any], key: str, value: Any) -> None:
+    """Set a key, which may name one inside another: ``physics.flux.share``."""
+    first, dot, rest = key.partition(".")
+    if not dot:
+        values[first] = value
+        return
+    # What is there belongs to the file; a copy leaves it as it is.
+    inner = dict(values[first]) if isinstance(values.get(first), dict) else {}
+    _set(inner, rest, value)
+    values[first] = inner
 
 
 def validate(
@@ -302,14 +424,24 @@ def validate(
 def _sentence(fault: Any, kind: type[StageConfig]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        keys = list(kind.model_fields)
-        near = get_close_matches(key, keys, n=1, cutoff=0.5)
+        outer, _, last = key.rpartition(".")
+        keys = list(_inner(kind, outer).model_fields)
+        near = get_close_matches(last, keys, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(keys)}."
         return f"Unknown key {key}: {advice}"
     if fault["type"] == "missing":
         return f"The key {key} is missing."
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key} = {fault['input']!r}: {message}." if key else f"{message}."
+
+
+def _inner(kind: type[BaseModel], path: str) -> type[BaseModel]:
+    """The class of the values beneath a dotted key."""
+    for key in filter(None, path.split(".")):
+        annotation = kind.model_fields[key].annotation
+        classes = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        kind = next(one for one in classes if issubclass(one, BaseModel))
+    return kind
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,21 +30,32 @@ class EncodedHours:
     hours : (n,)
     latents : (n, C, h, w), float16, means of the posterior of the residuals; mapped from a file
     coarse : (n, P, h, w), float32, standardised predictors; mapped from a file
+    mean, truth : (n, T, H, W), float32, the UNet's mean and the truth, standardised; None where they are not
+        asked for
     """
 
     hours: Hours
     latents: NDArray[np.float16]
     coarse: NDArray[np.float32]
+    mean: NDArray[np.float32] | None = None
+    truth: NDArray[np.float32] | None = None
 
 
 @torch.inference_mode()
 def encode_hours(
-    folder: Path, name: str, hours: Hours, means: Means, vae: VAE, progress: Progress
+    folder: Path,
+    name: str,
+    hours: Hours,
+    means: Means,
+    vae: VAE,
+    progress: Progress,
+    *,
+    fine: bool = False,
 ) -> EncodedHours:
     """The latents of ``hours`` from the files ``name-*.npy`` of ``folder``, made where they are not there.
 
     What an earlier start has encoded is kept. The residual of the whole domain is encoded, as the UNet's mean
-    and the latent's edges depend on all of it.
+    and the latent's edges depend on all of it. With ``fine``, mean and truth are kept as well.
     """
     folder.mkdir(parents=True, exist_ok=True)
     height, width = means.store.domain.fine.shape
@@ -56,27 +68,33 @@ def encode_hours(
         (hours.size, len(means.normalization.predictors), *means.store.domain.coarse.shape),
         np.float32,
     )
+    shape = (hours.size, len(means.targets), *means.store.domain.fine.shape)
+    fields = [_mapped(folder / f"{name}-{what}.npy", shape, np.float32) for what in ("mean", "truth") if fine]
     count = folder / f"{name}.json"
     done = int(json.loads(count.read_text())["done"]) if count.exists() else 0
     for start in range(done, hours.size, HOURS_READ):
         some = hours[start : start + HOURS_READ]
-        for place, (fields, truth, mean) in enumerate(means.hours(some), start):
+        for place, (predictors, truth, mean) in enumerate(means.hours(some), start):
             latents[place] = vae.encode(truth - mean).mean[0].cpu().numpy()
-            coarse[place] = fields[0].cpu().numpy()
+            coarse[place] = predictors[0].cpu().numpy()
+            for kept, field in zip(fields, (mean, truth), strict=False):
+                kept[place] = field[0].cpu().numpy()
             progress(place + 1, hours.size)
-        latents.flush()
-        coarse.flush()
+        for kept in (latents, coarse, *fields):
+            kept.flush()
         # Only after the numbers are on disk, so that a kill at any time leaves a true count.
         _write(count, start + some.size)
-    return EncodedHours(hours, latents, coarse)
+    return EncodedHours(hours, latents, coarse, *fields)
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.generic]:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap[Any, Any]:
     if path.exists():
-        known = open_memmap(path, mode="r+")
-        if known.shape == shape and known.dtype == dtype:
-            return known
-    return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        return open_memmap(path, mode="r+")
+    # Under another name first: a kill must not leave a file without its length.
+    temporary = path.with_name(f".{path.name}.partial")
+    open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+    os.replace(temporary, path)
+    return open_memmap(path, mode="r+")
 
 
 def _write(path: Path, done: int) -> None:
@@ -88,7 +106,8 @@ def _write(path: Path, done: int) -> None:
 class LatentDataset(Dataset[Mapping[str, Tensor]]):
     """Encoded hours {"latent": (C, h, w), "coarse": (P, h, w), "position": ()}, float32 on the whole domain.
 
-    An item is asked for by its position, or by (epoch, position). Windows are cut by who has the statics.
+    With "mean" and "truth" (T, H, W) where they were kept. An item is asked for by its position, or by
+    (epoch, position). Windows are cut by who has the statics.
     """
 
     def __init__(self, encoded: EncodedHours) -> None:
@@ -99,8 +118,15 @@ class LatentDataset(Dataset[Mapping[str, Tensor]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
         position = key[1] if isinstance(key, tuple) else key
+        encoded = self.encoded
+        fine = {"mean": encoded.mean, "truth": encoded.truth}
         return {
-            "latent": torch.from_numpy(self.encoded.latents[position].astype(np.float32)),
-            "coarse": torch.from_numpy(np.array(self.encoded.coarse[position])),
+            "latent": torch.from_numpy(encoded.latents[position].astype(np.float32)),
+            "coarse": torch.from_numpy(np.array(encoded.coarse[position])),
             "position": torch.tensor(position),
+            **{
+                name: torch.from_numpy(np.array(field[position]))
+                for name, field in fine.items()
+                if field is not None
+            },
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,9 @@ import torch
 from core.downscale.base import DownscaleError
 
 GIB = 2**30
+DEVICES = ("cuda", "mps", "cpu")
+MOST_THREADS = 1024
+MOST_AT_ONCE = 2**31
 CPU_BUDGET_GIB = 2.0
 """Memory for the fields of one batch on the CPU unless told otherwise [GiB]."""
 
@@ -26,6 +30,8 @@ def choose_device(device: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+        if chosen.type not in DEVICES:
+            raise RuntimeError(f"{chosen.type} is none of {', '.join(DEVICES)}")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise DownscaleError(f"The device {device!r} is not available here; use 'auto' or 'cpu'.") from error
@@ -35,13 +41,15 @@ def choose_device(device: str = "auto") -> torch.device:
 def default_threads() -> int | None:
     """Threads for networks on the CPU, from the environment variable TRAMONTANA_THREADS; None if unset.
 
-    Raises DownscaleError where the variable is no positive whole number.
+    Raises DownscaleError where the variable is no whole number from 1 to MOST_THREADS.
     """
     text = os.environ.get("TRAMONTANA_THREADS", "").strip()
     if not text:
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise DownscaleError(f"TRAMONTANA_THREADS must be a positive whole number; it is {text!r}.")
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MOST_THREADS:
+        raise DownscaleError(
+            f"TRAMONTANA_THREADS must be a whole number from 1 to {MOST_THREADS}; it is {text[:80]!r}."
+        )
     return int(text)
 
 
@@ -69,4 +77,4 @@ def batch_size(bytes_each: float, device: torch.device, memory_gib: float | None
         budget = torch.cuda.mem_get_info(device)[0] / 2
     else:
         budget = CPU_BUDGET_GIB * GIB
-    return max(1, int(budget / bytes_each))
+    return max(1, int(min(budget / bytes_each, MOST_AT_ONCE)))

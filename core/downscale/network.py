@@ -14,7 +14,7 @@ import xarray as xr
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from core.checkpoint import Checkpoint, CheckpointError, Header, load, read_header
+from core.checkpoint import Checkpoint, CheckpointError, Header, load, printable, read_header
 from core.data.samples import SampleError
 from core.data.store import Contents
 from core.domain import Domain
@@ -154,7 +154,8 @@ class NetworkDownscaler(Downscaler):
             fault = error.errors()[0]
             where = ".".join(map(str, fault["loc"]))
             raise CheckpointError(
-                f"{self.path} has a wrong configuration of the {PART_NAMES[part]}: {where}: {fault['msg']}."
+                f"{self.path} has a wrong configuration of the {PART_NAMES[part]}: {printable(where)}: "
+                f"{fault['msg']}."
             ) from error
 
     def check_parts(self, parts: tuple[str, ...]) -> None:

@@ -81,6 +81,7 @@ class FieldFile:
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._overwrite = overwrite
         check_output(self.path, overwrite=overwrite)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._groups = {key: "" if len(sources) == 1 else key for key in sources}
@@ -162,12 +163,11 @@ class FieldFile:
         if kind is not None:
             self._abandon()
             return
-        self._backend.close()
         try:
-            if self.path.is_dir():
-                # A folder can't be renamed onto one that holds something.
-                _remove(self.path)
-            self._temporary.replace(self.path)
+            self._backend.close()
+            # Another run may have taken the name since this one began.
+            check_output(self.path, overwrite=self._overwrite)
+            _put_in_place(self._temporary, self.path)
         except BaseException:
             _remove(self._temporary)
             raise
@@ -177,8 +177,24 @@ def _axis(name: str) -> dict[str, str]:
     return {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
 
 
+def _put_in_place(new: Path, path: Path) -> None:
+    """Give ``new`` the name ``path``; what has it now goes only when that is done."""
+    if not path.is_dir():
+        new.replace(path)
+        return
+    # A folder can't be renamed onto one that holds something.
+    old = new.with_suffix(".replaced")
+    path.rename(old)
+    try:
+        new.replace(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    _remove(old)
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

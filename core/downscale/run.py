@@ -79,6 +79,9 @@ def downscale_to_file(
         raise DownscaleError("A downscaler was named twice.")
     refuse_obstacles(store, downscalers)
     check_output(path, overwrite=overwrite)
+    place, taken = Path(path).resolve(), store.path.resolve()
+    if place == taken or place in taken.parents or taken in place.parents:
+        raise DownscaleError(f"{path} and the store {store.path} lie in each other; give another name.")
     sources = {d.key: _source(store, d, members, sampling, noise) for d in downscalers}
     names = ", ".join(downscaler.label for downscaler in downscalers)
     attrs: dict[str, str | int | float] = {
