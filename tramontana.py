@@ -345,6 +345,25 @@ def train_ldm(
     )
 
 
+@train.command("ldm-pde")
+def train_ldm_pde(
+    store: TrainStore,
+    ldm: Annotated[Path, typer.Option(help="Latent diffusion model to fine-tune.")],
+    config: ConfigOption = "ldm-pde-demo",
+    set_: SetOption = None,
+    out_path: RunFolder = Path("runs/ldm-pde"),
+    fresh: FreshOption = False,
+) -> None:
+    """Fine-tune latent diffusion with the PDE loss (LDM_PDE); the same command continues a stopped run."""
+    from train.config import LDMPDETrainConfig, load_config
+    from train.ldm_pde import train_ldm_pde as run
+
+    settings = load_config(config, set_ or [], LDMPDETrainConfig)
+    run_training(
+        lambda report: run(settings, store, ldm, out_path, resume=not fresh, progress=report), out_path
+    )
+
+
 def _audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path | None) -> None:
     """Print what the flux formulations make of fields of known quality."""
     import numpy as np
@@ -467,7 +486,7 @@ def downscale(
     ],
     out_path: Annotated[Path, typer.Option("--out", help="File to write: name.zarr or name.nc.")],
     members: Annotated[
-        int, typer.Option(min=1, help="Members of the ensemble, for models with several.")
+        int, typer.Option(min=1, max=10_000, help="Members of the ensemble, for models with several.")
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Decides, with hour and member, the noise.")] = 0,
     sampler: Annotated[Literal["dpmpp_2m", "ddim", "heun"], typer.Option()] = "dpmpp_2m",
@@ -496,7 +515,7 @@ def downscale(
         typer.Option(min=0, help="Memory for the fields of a batch [GiB]; 2 by default on the CPU."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads on the CPU.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
 ) -> None:
     """Fine fields of models over hours and members, as one CF file (NetCDF or Zarr)."""

@@ -44,6 +44,7 @@ MAX_SIDE = 100_000
 MAX_DIMENSIONS = 16
 MAX_NESTING = 20
 MAX_PARTS = 16
+MAX_LABEL = 80
 MAX_DOMAIN_NAME = 200
 ALIGNMENT = 8
 PIECE = 32 * 2**20
@@ -91,7 +92,7 @@ class Header(BaseModel):
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
     kind: Name
-    label: str = Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}<>]{1,80}$")
+    label: str
     models: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=MAX_PARTS)
     predictors: tuple[str, ...] = Field(min_length=1)
     statics: tuple[str, ...]
@@ -100,6 +101,13 @@ class Header(BaseModel):
     domain: dict[str, Any]
     parameterization: Parameterization = "v"
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("label")
+    @classmethod
+    def _readable(cls, label: str) -> str:
+        if not 1 <= len(label) <= MAX_LABEL or not label.isprintable() or set(label) & set("<>"):
+            raise ValueError(f"must be one line of 1 to {MAX_LABEL} letters, none of them < or >")
+        return label
 
     @field_validator("predictors", "statics", "targets")
     @classmethod

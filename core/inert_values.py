@@ -93,8 +93,11 @@ def _dtype(value: Any) -> np.dtype[Any]:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    if isinstance(value, tuple) and len(value) <= 8 and all(type(n) is int and 0 <= n < 2**32 for n in value):
-        return value
+    sides = isinstance(value, tuple) and len(value) <= 8 and all(type(n) is int and n >= 0 for n in value)
+    # Even an empty array has a limit to its other sides.
+    if sides and math.prod(n for n in value if n) < 2**40:
+        shape: tuple[int, ...] = value
+        return shape
     raise UnpickleError("an array has an impossible shape")
 
 

@@ -319,7 +319,7 @@ class PublishedCheckpoint:
         if self.kind == "ldm_res":
             updates = self._published.get("denoiser_ema.num_updates")
             values["denoiser_weights"] = "moving averages (EMA)" if self.averages else "as trained"
-            if self.averages and updates is not None and updates.numel() == 1:
+            if self.averages and updates is not None and updates.numel() == 1 and updates.isfinite().all():
                 values["average_updates"] = int(updates)
         return values | {"code_version": __version__}
 

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from pydantic import ValidationError
 
+from core.checkpoint import printable
 from core.data.samples import MeanStd, Normalization
 from core.inert_values import number, table
 from core.unpickle import UnpickleError, read_pickle
@@ -73,7 +74,9 @@ def read_normalization(
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise NormalizationError(f"{path} has wrong statistics: {where}: {fault['msg']}.") from error
+        raise NormalizationError(
+            f"{path} has wrong statistics: {printable(where)}: {fault['msg']}."
+        ) from error
 
 
 def _from_json(path: Path, data: bytes) -> dict[str, Any]:

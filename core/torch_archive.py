@@ -130,7 +130,8 @@ class TorchArchive:
             raise self._fault(what, "has an impossible size, stride or offset")
         elements = math.prod(size)
         reach = sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + offset + 1
-        if elements and (reach > count or elements > count):
+        # Even a tensor without elements has a limit to its other sides.
+        if math.prod(n for n in size if n) > max(count, 2**40) or (elements and max(reach, elements) > count):
             raise self._fault(what, f"needs more numbers than its storage {key} has ({count})")
         flat = self._numbers(dtype, key, count, what)
         return flat.as_strided(size, stride, offset) if elements else flat.new_empty(size)
@@ -174,7 +175,7 @@ class TorchArchive:
         try:
             with _Guarded(self.path) as file, zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
-        except (zipfile.BadZipFile, struct.error, OSError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, struct.error, OSError, ValueError, OverflowError, RuntimeError) as error:
             if self._map[:2] != b"PK":
                 raise ArchiveError(
                     f"{self.path} is not a checkpoint in the zip form that PyTorch has written since 1.6. "

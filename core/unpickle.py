@@ -130,10 +130,10 @@ def _kind(value: Any) -> str:
 
 
 def _key(value: Any) -> Any:
-    """``value`` as a key: hashing and comparing must neither fail nor take long, so nested tuples are no keys.
+    """``value`` as a key: hashing and comparing it must neither fail nor take long.
 
-    Python hashes a number anew for every use, and by a rule that lets anyone choose numbers which collide;
-    of text it keeps the hash, which is a secret of the process.
+    So nested tuples are no keys, nor are large numbers: Python hashes a number anew for every use, and by a
+    rule that lets anyone choose numbers which collide. Of text it keeps the hash, which nobody can foresee.
     """
     if isinstance(value, Inert) or _is_key(value, LARGEST_KEY):
         return value

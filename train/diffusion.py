@@ -153,6 +153,9 @@ class DiffusionTask(StageTask):
         loss = made.losses.mean()
         if self.physics is not None and number % self.physics.config.every == 0:
             loss = self._with_physics(loss, made, t, cut)
+        if not loss.requires_grad:
+            # The denoiser does not learn and no term was due: a step of the optimiser all the same.
+            loss = loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
         return self.checked(loss)
 
     def _with_physics(self, loss: Tensor, made: Denoising, t: Tensor, cut: Mapping[str, Tensor]) -> Tensor:
@@ -161,9 +164,7 @@ class DiffusionTask(StageTask):
         assert physics is not None
         assert balance is not None
         largest = physics.config.largest_time
-        chosen = (
-            torch.arange(len(t), device=t.device) if largest is None else torch.nonzero(t <= largest)[:, 0]
-        )
+        chosen = torch.nonzero(t <= (self.diffusion.steps if largest is None else largest))[:, 0]
         if not len(chosen):
             return loss
         parameterization = self.model.config.parameterization
@@ -343,7 +344,10 @@ def _windows(fields: Tensor, corners: list[tuple[int, int]], side: int) -> Tenso
 
 
 def choose_trainable(network: LatentDiffusion, names: tuple[str, ...]) -> None:
-    """Let only the named parts learn, and of them what could before. Raises TrainError for a name of no part."""
+    """Let only the named parts learn, and of them what could before.
+
+    Raises TrainError for a name of no part, or of one on which the latents depend.
+    """
     learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     network.requires_grad_(False)
     for name in names:
@@ -401,6 +405,7 @@ def train_diffusion(
         return run.result
     physics = None
     if config.physics is not None:
+        _check_shares(config)
         PhysicsTerms(config.physics, normalization, targets, store.domain, windows)
         smoothing = _smoothing(config, store, train)
         physics = PhysicsTerms(config.physics, normalization, targets, store.domain, windows, smoothing)
@@ -470,6 +475,22 @@ def _window_shape(config: DiffusionConfig, store: Store, network: LatentDiffusio
             f"multiple of {multiple} up to {min(height, width)}."
         )
     return crop, crop
+
+
+def _check_shares(config: DiffusionConfig) -> None:
+    """Raise TrainError for shares of a gradient that is nowhere."""
+    assert config.physics is not None
+    shares = [name for name, term in config.physics.terms.items() if term.share is not None]
+    if shares and all(part.startswith("vae.") for part in config.trainable):
+        raise TrainError(
+            f"With trainable: {', '.join(config.trainable)} the diffusion loss has no gradient of which "
+            f"{', '.join(shares)} could have a share; give physics.{shares[0]}.weight instead."
+        )
+    if "reconstruction" in shares:
+        raise TrainError(
+            "The reconstruction does not depend on the denoiser, so it can't have a share of its gradient; "
+            "give physics.reconstruction.weight."
+        )
 
 
 def _smoothing(config: DiffusionConfig, store: Store, train: Hours) -> float:

@@ -1,4 +1,4 @@
-"""Fine-tuning latent diffusion with the PDE loss and other physical terms (LDM_PDE; Rosu et al., arXiv 2510.23866)."""
+"""Fine-tuning latent diffusion with the PDE loss and other terms (Rosu et al., arXiv 2510.23866)."""
 
 from __future__ import annotations
 

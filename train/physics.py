@@ -238,7 +238,7 @@ class Balance:
 
 def gradient_norm(loss: Tensor, output: Tensor) -> float:
     """Norm of the gradient of ``loss`` with respect to ``output``; 0 where it does not depend on it."""
-    if not loss.requires_grad:
+    if not (loss.requires_grad and output.requires_grad):
         return 0.0
     (gradient,) = torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True)
     return 0.0 if gradient is None else float(gradient.norm())

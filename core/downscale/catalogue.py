@@ -28,6 +28,10 @@ def from_checkpoint(
     Raises CheckpointError where the file can't be read or is of a kind that this version does not run.
     """
     kind = read_header(path).kind
+    if kind == "vae":
+        raise CheckpointError(
+            f"{path} holds a VAE of residuals, which can't run alone: it is a part of latent diffusion models."
+        )
     if kind not in _KINDS:
         raise CheckpointError(f"{path} holds a model of kind {kind}; this version runs {', '.join(_KINDS)}.")
     downscaler = _KINDS[kind](path, device=device, memory_gib=memory_gib, threads=threads)

@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,8 @@ from core.variables import VARIABLES
 Times = NDArray[np.datetime64]
 
 SUFFIXES = (".nc", ".zarr")
+WRITE_ERRORS = (OSError, RuntimeError)
+"""A full disk among others; the NetCDF library reports it as the second."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class FieldFile:
     attrs : global attributes
     overwrite : replace what has this name, once the new file is complete
 
-    Raises DownscaleError for another suffix, or where the name is taken.
+    Raises DownscaleError for another suffix, where the name is taken, and where nothing can be written.
     """
 
     def __init__(
@@ -87,18 +90,20 @@ class FieldFile:
         self._groups = {key: "" if len(sources) == 1 else key for key in sources}
         self._sources = dict(sources)
         self._rows = {time: row for row, time in enumerate(times.astype("datetime64[ns]").tolist())}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(self._temporary)
         self._backend: _Backend
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(self._temporary)
             self._backend = _NetCDF(self._temporary) if self.path.suffix == ".nc" else _Zarr(self._temporary)
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             history = f"{now} downscaled by tramontana {__version__}"
             self._backend.attrs("", {"Conventions": "CF-1.11", "history": history, **attrs})
             for key, source in sources.items():
                 self._define(self._groups[key], domain, times, source)
-        except BaseException:
+        except BaseException as error:
             self._abandon()
+            if isinstance(error, WRITE_ERRORS):
+                raise self._unwritten(error) from error
             raise
 
     def _define(self, group: str, domain: Domain, times: Times, source: Source) -> None:
@@ -144,13 +149,22 @@ class FieldFile:
             for i, member in enumerate(members):
                 for j, hour in enumerate(hours):
                     place = (source.members.index(member), self._rows[hour])
-                    self._backend.put(self._groups[key], name, place, values[i, j])
+                    try:
+                        self._backend.put(self._groups[key], name, place, values[i, j])
+                    except WRITE_ERRORS as error:
+                        raise self._unwritten(error) from error
+
+    def _unwritten(self, error: Exception) -> DownscaleError:
+        fault = getattr(error, "strerror", None) or error
+        return DownscaleError(f"{self.path} can't be written ({fault}). Is there room, and leave to write?")
 
     def _abandon(self) -> None:
         backend = getattr(self, "_backend", None)
         try:
             if backend is not None:
-                backend.close()
+                # What can't be written can't be closed properly either.
+                with suppress(*WRITE_ERRORS):
+                    backend.close()
         finally:
             _remove(self._temporary)
 
@@ -168,8 +182,10 @@ class FieldFile:
             # Another run may have taken the name since this one began.
             check_output(self.path, overwrite=self._overwrite)
             _put_in_place(self._temporary, self.path)
-        except BaseException:
+        except BaseException as failure:
             _remove(self._temporary)
+            if isinstance(failure, WRITE_ERRORS):
+                raise self._unwritten(failure) from failure
             raise
 
 

@@ -52,7 +52,9 @@ class NoiseFile:
         except (OSError, ValueError) as error:
             if isinstance(error, DownscaleError):
                 raise
-            raise DownscaleError(f"{self.path} can't be read as NetCDF: {error}.") from error
+            # Some of these messages go on for many lines about packages to install.
+            fault = str(error).partition("\n")[0].rstrip(".:")
+            raise DownscaleError(f"{self.path} can't be read as NetCDF: {fault}.") from error
         if set(noise.dims) != set(DIMS):
             raise DownscaleError(
                 f"The noise in {self.path} has the dimensions ({', '.join(map(str, noise.dims))}); it needs "
@@ -62,6 +64,10 @@ class NoiseFile:
             raise DownscaleError(f"The noise in {self.path} needs coordinates for its hours and members.")
         if not np.issubdtype(noise["time"].dtype, np.datetime64):
             raise DownscaleError(f"The hours of the noise in {self.path} must be CF times.")
+        if noise.dtype.kind != "f":
+            raise DownscaleError(f"The noise in {self.path} has values of type {noise.dtype}, not floats.")
+        if not all(noise.indexes[dim].is_unique for dim in ("time", "member")):
+            raise DownscaleError(f"The noise in {self.path} has an hour or a member twice.")
         self._noise = noise.transpose(*DIMS)
         if not np.isfinite(self._noise.values).all():
             raise DownscaleError(f"The noise in {self.path} has missing values.")

@@ -15,8 +15,9 @@ from core.downscale import find_downscalers
 from core.models.latent_diffusion import PARTS, LatentDiffusion, LatentDiffusionConfig
 from tests.train import small
 from train.data import draw
+from train.diffusion import GOLDEN, DiffusionTask
 from train.latents import LatentDataset, encode_hours
-from train.ldm import GOLDEN, LDMTask, build_network, train_ldm
+from train.ldm import build_network, train_ldm
 from train.residuals import Means, frozen_unet
 from train.run_folder import TrainError
 
@@ -44,7 +45,7 @@ def task(weather, vae_file, *overrides):
     parent = load(vae_file)
     network = build_network(settings, parent)
     static = parent.header.normalization.statics_to_tensor(weather.read_static())[None]
-    return LDMTask(
+    return DiffusionTask(
         settings,
         network,
         static,
@@ -78,7 +79,7 @@ def test_the_file_holds_the_averages_of_the_best_round(whole):
     path, _ = whole
     state = torch.load(path.parent / "best.ckpt", weights_only=True)
     tensors = load(path).tensors
-    average = state["run"]["extra"]["denoiser"]
+    average = state["run"]["extra"]["averages"]["denoiser"]
     assert average["updates"] == state["run"]["history"][-1]["steps"]
     for name, tensor in average["average"].items():
         assert torch.equal(tensors[f"denoiser.{name}"], tensor)
@@ -159,7 +160,8 @@ def test_windows_of_latents_predictors_and_statics_belong_together(weather, vae_
     corner = place[..., ::8, ::8].expand(3, -1, -1, -1)
     places = set()
     for number in range(20):
-        latent, coarse, static = made._cut(corner, corner, number)
+        cut = made._cut({"latent": corner, "coarse": corner}, number)
+        latent, coarse, static = cut["latent"], cut["coarse"], cut["static"]
         assert latent.shape[-2:] == (4, 4)
         assert static.shape == (1 if shared else 3, 1, 32, 32)
         torch.testing.assert_close(latent, coarse)
