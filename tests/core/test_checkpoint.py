@@ -410,7 +410,15 @@ def test_a_newer_format_asks_for_an_update(saved: Path) -> None:
     [
         ({"wonders": True}, "wonders: Extra inputs"),
         ({"kind": "../unet"}, "kind: String should match"),
-        ({"label": "<script>"}, "label: String should match"),
+        ({"label": "<script>"}, "label: .*one line of 1 to 80 letters"),
+        ({"label": "UNet\x9b31m"}, "label: .*one line"),
+        ({"label": "UNet\u202egpj"}, "label: .*one line"),
+        ({"label": "a" * 81}, "label: .*one line"),
+        ({"\x1b[2Jwonders": True}, r"wrong: \?\[2Jwonders"),
+        ({"predictors": ["\x1b[2J"] * 10_000}, r"unknown: \?\[2J, .{,1000}$"),
+        ({"format_version": "\x1b[2J"}, r"format \?\[2J;"),
+        ({"models": {f"p{number}": {} for number in range(17)}}, "models: .*at most 16"),
+        ({"domain": DOMAIN.to_dict() | {"name": "a\nb"}}, "domain: .*one line"),
         ({"predictors": ["t2m", "warmth"]}, "predictors: .*unknown: warmth"),
         ({"predictors": ["sst", "t2m"]}, "normalisation is not for the predictors"),
         ({"predictors": ["t2m", "t2m"]}, "stands twice"),
@@ -474,6 +482,7 @@ def test_restoring_fills_a_module(tmp_path: Path) -> None:
         (lambda s: s | {"unet.extra": torch.ones(1)}, "does not know: extra"),
         (lambda s: s | {"unet.conv.bias": torch.ones(5)}, r"conv\.bias is 5 and should be 4"),
         (lambda s: {"unet.other": torch.ones(1)}, "and 2 more"),
+        (lambda s: s | {"unet.conv.bias": torch.ones(4, dtype=torch.int64)}, r"wrong type: conv\.bias"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, state: Any, sentence: str) -> None:
@@ -500,3 +509,8 @@ def test_descriptions_are_safe_to_print() -> None:
     lines = dict(describe(header(provenance={"note\x1b[2J": "\x1b]0;title\x07", "deep": deep})))
     assert lines["provenance note?[2J"] == "?]0;title?"
     assert lines["provenance deep"] == "..."
+
+
+def test_endless_places_are_damage(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a Tramontana checkpoint"):
+        load(with_outer(saved, lambda outer: outer["unet.conv.bias"].update(data_offsets=[0, float("inf")])))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.checkpoint import CheckpointError, Header, load, save
-from core.checkpoint_verify import KINDS, build, verify
+from core.checkpoint_verify import KINDS, MOST_PARENTS, build, verify
 from core.data.samples import MeanStd, Normalization
 from core.domain import Domain
 from core.models.unet import UNet, UNetConfig
@@ -175,7 +175,9 @@ def test_parents_beside_the_file_are_compared(content: bytes | None, holds: Any,
     assert "parent.ckpt" in finding.sentence
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", ".hidden", "a\\b", 3, None])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "", ".hidden", "a\\b", "a\x9bb", 3, None]
+)
 def test_no_other_file_is_read(name: Any, tmp_path: Path) -> None:
     path = saved_as(tmp_path / "a.safetensors", provenance={"parents": [{"file": name, "sha256": EMPTY}]})
     (fault,) = faults(path)
@@ -185,3 +187,17 @@ def test_no_other_file_is_read(name: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("parents", [[], 3, "text", None])
 def test_other_records_are_passed_over(parents: Any, tmp_path: Path) -> None:
     assert not faults(saved_as(tmp_path / "a.safetensors", provenance={"parents": parents}))
+
+
+def test_only_few_parents_are_read(tmp_path: Path) -> None:
+    """A thousand entries could name one large file."""
+    parents = [{"file": "parent.ckpt", "sha256": EMPTY}] * 1000
+    path = saved_as(tmp_path / "a.safetensors", provenance={"parents": parents})
+    assert len([finding for finding in verify(path) if finding.what == "parent"]) == MOST_PARENTS
+
+
+def test_networks_of_huge_fields_are_not_run(tmp_path: Path) -> None:
+    domain = Domain.regular("Odd", left=4e6, top=2.5e6, shape=(4636, 4636), spacing=2000.0, ratio=1159)
+    path = saved_as(tmp_path / "a.safetensors", domain=domain.to_dict())
+    (finding,) = (finding for finding in verify(path) if finding.what == "run")
+    assert (finding.holds, "4636 x 4636 cells" in finding.sentence) == (None, True)

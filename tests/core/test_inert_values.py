@@ -90,6 +90,8 @@ RECONSTRUCT = "numpy.core.multiarray._reconstruct"
         inert("numpy.core.multiarray.scalar", inert("numpy.dtype", "O8"), b"12345678"),
         inert("numpy.core.multiarray.scalar", inert("numpy.dtype", "V99999999"), b""),
         inert(RECONSTRUCT, state=(1, (2**31, 2**31), DTYPE, False, b"")),
+        inert(RECONSTRUCT, state=(1, (0, 2**31, 2**31, 2**31), DTYPE, False, b"")),
+        10**400,
         inert(RECONSTRUCT, state=(1, (-1,), DTYPE, False, b"12345678")),
         inert(RECONSTRUCT, state=(1, (1,), DTYPE, False, [inert("os.system")])),
         inert("torch._utils._rebuild_tensor_v2", inert("torch.storage._load_from_bytes", b"N."), 0, (), ()),
@@ -103,6 +105,25 @@ def test_anything_else_is_no_number(value: Any) -> None:
         number(value)
 
 
+def labels(name: str) -> Inert:
+    text = inert(RECONSTRUCT, state=(1, (1,), None, False, [name]))
+    return inert("pandas._new_Index", inert("pandas.Index"), {"data": text})
+
+
+LABELS = [labels("mean"), labels("2mT")]
+BLOCK = inert(
+    "pandas.new_block",
+    inert(RECONSTRUCT, state=(1, (1, 1), DTYPE, False, bytes(8))),
+    inert("builtins.slice", 0, 1, 1),
+)
+
+
+def test_a_frame_by_hand() -> None:
+    """The same block twice, which is refused below, is all that is wrong with it."""
+    frame = inert("pandas.core.frame.DataFrame", state={"_mgr": inert("x", [BLOCK], LABELS)})
+    assert table(frame) == {"mean": {"2mT": 0.0}}
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -111,6 +132,9 @@ def test_anything_else_is_no_number(value: Any) -> None:
         inert("pandas.core.series.Series"),
         inert("pandas.core.series.Series", state={}),
         inert("pandas.core.frame.DataFrame", state={"_mgr": inert("x", (), ([], []))}),
+        inert("pandas.core.frame.DataFrame", state={"_mgr": inert("x", None, LABELS)}),
+        inert("pandas.core.frame.DataFrame", state={"_mgr": inert("x", [inert("b", 1)], LABELS)}),
+        inert("pandas.core.frame.DataFrame", state={"_mgr": inert("x", [BLOCK, BLOCK], LABELS)}),
         inert("collections.Counter", state={}),
     ],
     ids=repr,

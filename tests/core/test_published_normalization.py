@@ -131,6 +131,8 @@ class Trap:
         (changed(predictors={}), {}, "no statistics for the predictors t2m, msl"),
         (changed(predictors=3), {}, "no statistics for the predictors"),
         (changed(warmth=1), {}, "warmth"),
+        (changed(**{"\x1b[2Jwarmth": 1}), {}, r": \?\[2Jwarmth"),
+        (pickle.dumps(published(lambda v: dict.fromkeys(v, 10**400))), {}, "too large"),
         (changed(orography={"mean": 1}), {}, "orography.std"),
         (pickle.dumps(published()), {"static": None}, "no statistics of orography, and there are no static"),
         (pickle.dumps(published()), {"static": STATIC * 0}, "orography is constant"),

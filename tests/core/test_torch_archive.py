@@ -162,6 +162,7 @@ def test_a_forged_archive_without_malice_is_read(tmp_path: Path) -> None:
         (tensor_of(Stored(*GOOD), 0, (2, 3), (4, 1)), "more numbers than its storage"),
         (tensor_of(Stored(*GOOD), 0, (1000, 1000), (0, 0)), "more numbers than its storage"),
         (tensor_of(Stored(*GOOD), 0, (2**40, 2**40), (0, 0)), "more numbers than its storage"),
+        (tensor_of(Stored(*GOOD), 0, (0, 2**40, 2**40), (0, 0, 0)), "more numbers than its storage"),
         (tensor_of(Stored(*GOOD), -1, (2, 3), (3, 1)), "impossible size, stride or offset"),
         (tensor_of(Stored(*GOOD), 3, (2, 3), (-3, 1)), "impossible size"),
         (tensor_of(Stored(*GOOD), 0, (2, -3), (3, 1)), "impossible size"),

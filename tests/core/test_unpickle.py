@@ -28,14 +28,15 @@ scalars = (
     | st.text(max_size=20)
     | st.binary(max_size=20)
 )
-keys = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.tuples(st.integers(), st.text())
+numbers = st.integers(-(2**64), 2**64)
+keys = st.none() | st.booleans() | numbers | st.text(max_size=8) | st.tuples(st.integers(0, 2**16), st.text())
 plain = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.tuples(inner, inner)
         | st.dictionaries(keys, inner, max_size=4)
-        | st.sets(st.integers(), max_size=4)
+        | st.sets(numbers, max_size=4)
         | st.frozensets(st.text(max_size=4), max_size=4)
     ),
     max_leaves=20,
@@ -315,6 +316,27 @@ def test_hashing_takes_no_time() -> None:
     data = b"N" + b"2\x86" * 100 + b"N"
     with pytest.raises(UnpickleError, match="more than plain values"):
         read_pickle(b"}" + data + b"s.")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [2**65, -(2**65), "k" * 5000, b"k" * 5000, (2**17, 0), ("k" * 5000,), (0.5,), (1,) * 17],
+    ids=lambda key: type(key).__name__,
+)
+def test_keys_that_are_slow_or_collide_are_refused(key: Any) -> None:
+    """Such a number is hashed anew each time: half a million uses of one of 30 MB would take hours."""
+    with pytest.raises(UnpickleError, match="a key of a dictionary or set is"):
+        read_pickle(pickle.dumps({key: 1}))
+    with pytest.raises(UnpickleError, match="a key of a dictionary or set is"):
+        read_pickle(pickle.dumps({key}))
+
+
+def test_long_names_are_cut_before_they_are_joined() -> None:
+    """Thousands of names of ten megabytes take neither their memory nor their time."""
+    text = b"\x8d" + (10 * 2**20).to_bytes(8, "little") + b"a" * 10 * 2**20
+    value = read_pickle(b"\x80\x04" + text + b"\x940](" + b"h\x00h\x00\x93" * 5000 + b"e.")
+    assert len(value) == 5000
+    assert len(value[0].name) < 250
 
 
 def test_size_is_bounded() -> None:

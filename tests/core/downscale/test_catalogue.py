@@ -23,6 +23,7 @@ def test_a_folder_gives_what_it_can(save_unet: SaveModel) -> None:
     (folder / ".hidden.safetensors").write_bytes(b"half")
     (folder / "notes.txt").write_text("no checkpoint")
     save_unet("later", kind="ldm")
+    save_unet("part", kind="vae")
     found, refused = find_downscalers(folder, device="cpu")
     assert [d.label for d in found] == ["UNet (a)", "UNet (b)"]
     assert [d.key for d in found] == [f"unet-{load(path).file_hash[:8]}" for path in (second, first)]
@@ -30,6 +31,8 @@ def test_a_folder_gives_what_it_can(save_unet: SaveModel) -> None:
         "broken.safetensors": " is truncated: it should have at least "
         f"{first.stat().st_size} bytes and has {first.stat().st_size - 7}",
         "copy.safetensors": " is a copy of another checkpoint of this folder",
+        "part.safetensors": " holds a VAE of residuals, which can't run alone: it is a part of latent diffusion "
+        "models",
         "later.safetensors": " holds a model of kind ldm; this version runs unet, gan, ldm_res, ldm_pde",
     }
 

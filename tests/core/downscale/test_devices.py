@@ -7,7 +7,7 @@ from core.downscale import DownscaleError, choose_device, default_threads
 from core.downscale.devices import batch_size
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1025", "\u0664"])
 def test_wrong_thread_counts_are_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("TRAMONTANA_THREADS", text)
     with pytest.raises(DownscaleError, match="TRAMONTANA_THREADS"):
@@ -17,7 +17,7 @@ def test_wrong_thread_counts_are_refused(monkeypatch: pytest.MonkeyPatch, text: 
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device().type in ("cpu", "cuda", "mps")
-    for name in ("quantum", "cuda:99"):
+    for name in ("quantum", "cuda:99", "meta", "hpu:1"):
         with pytest.raises(DownscaleError, match=name):
             choose_device(name)
 
@@ -28,3 +28,4 @@ def test_a_budget_holds_at_least_one() -> None:
     assert batch_size(2**30, cpu, 0.0) == 1
     assert batch_size(2**30, cpu, None) == 2
     assert batch_size(2**40, cpu, None) == 1
+    assert batch_size(2**30, cpu, float("inf")) > 1000

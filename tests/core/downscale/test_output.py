@@ -7,7 +7,7 @@ import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
 
-from core.downscale import DownscaleError
+from core.downscale import DownscaleError, output
 from core.downscale.output import FieldFile, Source
 from core.variables import VARIABLES
 from tests.synthetic_store import DOMAIN
@@ -114,3 +114,57 @@ def test_what_was_not_announced_is_refused(tmp_path: Path) -> None:
         ):
             with pytest.raises(DownscaleError, match=sentence):
                 file.write("a", given)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_of_two_runs_with_one_name_the_second_is_refused(tmp_path: Path, suffix: str) -> None:
+    path, source = tmp_path / f"a{suffix}", {"a": Source(("t2m",), (0,))}
+    with pytest.raises(DownscaleError, match="exists already"):
+        with FieldFile(path, DOMAIN, HOURS[:1], source, attrs=ATTRS) as file:
+            file.write("a", fields([0], HOURS[:1]))
+            path.write_text("of another run")
+    assert path.read_text() == "of another run"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_folder_is_kept_until_the_new_one_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, source = tmp_path / "a.zarr", {"a": Source(("t2m",), (0,))}
+    path.mkdir()
+    (path / "old").touch()
+
+    def stopped(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        with FieldFile(path, DOMAIN, HOURS[:1], source, attrs=ATTRS, overwrite=True) as file:
+            file.write("a", fields([0], HOURS[:1]))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    assert [p.name for p in path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize("when", ["put", "close"])
+def test_a_full_disk_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, when: str
+) -> None:
+    """The NetCDF library raises RuntimeError then, and again when the file is closed."""
+    path, source = tmp_path / f"a{suffix}", {"a": Source(("t2m",), (0,))}
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device") if suffix == ".zarr" else RuntimeError("HDF error")
+
+    kind = output._NetCDF if suffix == ".nc" else output._Zarr
+    with pytest.raises(DownscaleError, match="can't be written .*Is there room"):
+        with FieldFile(path, DOMAIN, HOURS[:1], source, attrs=ATTRS) as file:
+            monkeypatch.setattr(kind, when, full)
+            file.write("a", fields([0], HOURS[:1]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DownscaleError, match="can't be written"):
+        FieldFile(tmp_path / "file" / "a.nc", DOMAIN, HOURS, {"a": Source(("t2m",), (0,))}, attrs=ATTRS)

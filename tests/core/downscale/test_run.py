@@ -104,7 +104,11 @@ def test_what_can_not_run_is_refused_at_once(
         (store, [ldm], path, times[[0, 0]], "once only"),
         (store, [ldm], tmp_path / "a.txt", None, "must end in"),
         (store, [ldm], tmp_path / "there.nc", None, "exists already"),
+        (poor, interpolations()[:1], poor.path / "a.nc", None, "lie in each other"),
     ):
         with pytest.raises(DownscaleError, match=sentence):
             downscale_to_file(given, downscalers, out, hours)
+    with pytest.raises(DownscaleError, match="lie in each other"):
+        downscale_to_file(poor, interpolations()[:1], poor.path, overwrite=True)
+    assert poor.path.is_dir()
     assert not path.exists()
