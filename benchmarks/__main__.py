@@ -1,13 +1,15 @@
 """Print the table of ratios; the exit status is 1 where a required ratio is missed or results differ.
 
-``python -m benchmarks`` runs all, ``python -m benchmarks interpolation`` one group.
+``python -m benchmarks`` runs all, ``python -m benchmarks interpolation`` one group. Sampling at published
+width takes some twenty minutes on two cores; ``--quick`` measures two steps of it, scales them up and says so.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 
-from benchmarks import flux, interpolation, networks, spectra
+from benchmarks import flux, interpolation, networks, sampling, spectra
 from benchmarks.comparison import Outcome, measure
 
 
@@ -19,19 +21,26 @@ def _line(outcome: Outcome) -> tuple[str, ...]:
         f"{outcome.ratio:.2f} ({outcome.spread[0]:.2f}-{outcome.spread[1]:.2f})",
         f"{comparison.required:g}" if comparison.required is not None else "-",
         f"{1e3 * outcome.ours_seconds:.3g}",
-        f"{outcome.difference:.1e} (at most {comparison.tolerance:g})",
+        "-" if outcome.memory is None else "{:.2f} / {:.2f}".format(*outcome.memory),
+        f"{outcome.difference:.1e} (at most {comparison.tolerance:g})"
+        if math.isfinite(comparison.tolerance)
+        else "not comparable",
         "yes" if outcome.passed else "NO",
     )
 
 
 GROUPS = {"flux": flux, "interpolation": interpolation, "networks": networks, "spectra": spectra}
+SAMPLING = "sampling"
 
 
 def main() -> int:
     """Measure every comparison of the groups named on the command line (all by default), one row each."""
-    names = sys.argv[1:] or list(GROUPS)
-    if strangers := set(names) - set(GROUPS):
-        print(f"There is no group {', '.join(sorted(strangers))}; choose from {', '.join(GROUPS)}.")
+    words = sys.argv[1:]
+    quick = "--quick" in words
+    known = [*GROUPS, SAMPLING]
+    names = [word for word in words if word != "--quick"] or known
+    if strangers := set(names) - set(known):
+        print(f"There is no group {', '.join(sorted(strangers))}; choose from {', '.join(known)}.")
         return 2
     head = (
         "what",
@@ -39,10 +48,16 @@ def main() -> int:
         "times faster (range)",
         "required",
         "ours, processor ms",
+        "peak memory, ours / reference [GiB]",
         "largest difference",
         "holds",
     )
-    outcomes = [measure(row) for name in names for row in GROUPS[name].comparisons()]
+    outcomes: list[Outcome] = []
+    for name in names:
+        if name == SAMPLING:
+            outcomes += sampling.outcomes(quick=quick)
+        else:
+            outcomes += [measure(row) for row in GROUPS[name].comparisons()]
     rows = [head, *map(_line, outcomes)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))

@@ -28,13 +28,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``ratio`` is the reference's shortest time over ours, ``spread`` the range of that over rounds."""
+    """``ratio`` is the reference's shortest time over ours, ``spread`` the range of that over rounds.
+
+    ``memory`` is the peak of ours and of the reference [GiB], where each ran in a process of its own.
+    """
 
     comparison: Comparison
     ratio: float
     spread: tuple[float, float]
     ours_seconds: float
     difference: float
+    memory: tuple[float, float] | None = None
 
     @property
     def passed(self) -> bool:

@@ -249,17 +249,19 @@ class Denoiser(nn.Module):
         """
         self._check(z, t, context)
         embedding = F.silu(self.embed_time(t))
-        # On a CPU one field keeps all cores busy but on the coarsest level, and the temporaries of several
-        # are so large that their memory is fetched anew each time, which costs more than a batch saves.
-        size = 1 if z.device.type == "cpu" and not torch.is_grad_enabled() else len(z)
-        contexts = zip(*(level.expand(len(z), -1, -1, -1).split(size) for level in context), strict=True)
-        parts = list(zip(z.split(size), embedding.split(size), contexts, strict=True))
-        skips = [self._descend(*part) for part in parts]
+        # On the finer levels one field keeps all cores of a CPU busy, and the temporaries of several are so
+        # large that their memory is fetched anew each time, which costs more than a batch saves.
+        apart = z.device.type == "cpu" and not torch.is_grad_enabled()
+        parts = [slice(i, i + 1) for i in range(len(z))] if apart else [slice(None)]
+        contexts = [[level[part] if len(level) > 1 else level for level in context] for part in parts]
+        skips = [
+            self._descend(z[part], embedding[part], own) for part, own in zip(parts, contexts, strict=True)
+        ]
         x = self._coarsest(torch.cat([of_part.pop() for of_part in skips]), embedding, context[-1])
         return torch.cat(
             [
-                self._ascend(x, of_part, embedding, context)
-                for x, of_part, (_, embedding, context) in zip(x.split(size), skips, parts, strict=True)
+                self._ascend(x[part], of_part, embedding[part], own)
+                for part, of_part, own in zip(parts, skips, contexts, strict=True)
             ]
         )
 

@@ -270,6 +270,27 @@ def test_one_context_serves_a_batch_and_samples_do_not_mix() -> None:
         assert not torch.allclose(model(z, t, context)[1:], shared[1:], atol=1e-3)
 
 
+@pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 2)])
+@pytest.mark.parametrize("contexts", [1, 3])
+def test_inference_on_a_cpu_agrees_with_one_batch(multipliers: tuple[int, ...], contexts: int) -> None:
+    levels = len(multipliers)
+    model = awake(
+        DenoiserConfig(
+            in_channels=3,
+            out_channels=3,
+            width=8,
+            multipliers=multipliers,
+            attention_levels=max(1, levels - 1),
+            context_channels=(8,) * levels,
+        )
+    )
+    z, t = torch.randn(3, 3, 4, 8), torch.tensor([10, 500, 900])
+    context = [torch.randn(contexts, 8, 4 >> level, 8 >> level) for level in range(levels)]
+    together = model(z, t, context)  # gradients are on, so samples stay together
+    with torch.inference_mode():
+        torch.testing.assert_close(model(z, t, context), together.detach(), atol=1e-5, rtol=1e-4)
+
+
 def test_time_and_every_level_of_context_matter() -> None:
     model = awake(SMALL)
     z, t, context = inputs()
