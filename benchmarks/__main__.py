@@ -1,7 +1,8 @@
 """Print the table of ratios; the exit status is 1 where a required ratio is missed or results differ.
 
 ``python -m benchmarks`` runs all, ``python -m benchmarks interpolation`` one group. Sampling at published
-width takes some twenty minutes on two cores; ``--quick`` measures two steps of it, scales them up and says so.
+width takes some twenty minutes on two cores; ``--quick`` measures two steps of it, scales them up and says
+so.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The published sampler runs the conditioner again in every step and, for the moving averages, stores all
 weights of the denoiser, copies the averages over them and copies the stored ones back. Ours runs the
-conditioner once and has the averages loaded. Both ways are run here with the same networks and random weights,
-so that nothing else differs.
+conditioner once and has the averages loaded. Both ways are run here with the same networks and random
+weights, so that nothing else differs.
 
 Every case runs in a process of its own, which gives its peak memory:
 ``python -m benchmarks.sampling published 2`` runs one case for two steps and prints what it measured.

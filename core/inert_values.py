@@ -162,7 +162,7 @@ def _frame(value: Inert) -> dict[str, dict[str, float]]:
     columns, rows = (_labels(axis) for axis in arguments[1])
     result: dict[str, dict[str, float]] = {}
     blocks, left = arguments[0], len(columns)
-    for block in blocks if isinstance(blocks, list | tuple) else ():
+    for block in blocks if isinstance(blocks, list | tuple) else [blocks]:
         content = block.arguments if isinstance(block, Inert) else None
         if content is None or len(content) < 2:
             raise UnpickleError("a pandas DataFrame is laid out in an unknown way")

@@ -30,7 +30,7 @@ def from_checkpoint(
     kind = read_header(path).kind
     if kind == "vae":
         raise CheckpointError(
-            f"{path} holds a VAE of residuals, which can't run alone: it is a part of latent diffusion models."
+            f"{path} holds a VAE of residuals, a part of latent diffusion models, which can't run alone."
         )
     if kind not in _KINDS:
         raise CheckpointError(f"{path} holds a model of kind {kind}; this version runs {', '.join(_KINDS)}.")

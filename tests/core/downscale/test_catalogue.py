@@ -31,8 +31,8 @@ def test_a_folder_gives_what_it_can(save_unet: SaveModel) -> None:
         "broken.safetensors": " is truncated: it should have at least "
         f"{first.stat().st_size} bytes and has {first.stat().st_size - 7}",
         "copy.safetensors": " is a copy of another checkpoint of this folder",
-        "part.safetensors": " holds a VAE of residuals, which can't run alone: it is a part of latent diffusion "
-        "models",
+        "part.safetensors": " holds a VAE of residuals, a part of latent diffusion models, which can't run "
+        "alone",
         "later.safetensors": " holds a model of kind ldm; this version runs unet, gan, ldm_res, ldm_pde",
     }
 

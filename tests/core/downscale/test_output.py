@@ -1,5 +1,6 @@
 """Files of fine fields: layout, attributes, and nothing half-written."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,13 +117,19 @@ def test_what_was_not_announced_is_refused(tmp_path: Path) -> None:
                 file.write("a", given)
 
 
+def write_one(path: Path, meanwhile: Callable[[], object], *, overwrite: bool = False) -> None:
+    """A file with one field; something happens before that is written."""
+    source = {"a": Source(("t2m",), (0,))}
+    with FieldFile(path, DOMAIN, HOURS[:1], source, attrs=ATTRS, overwrite=overwrite) as file:
+        meanwhile()
+        file.write("a", fields([0], HOURS[:1]))
+
+
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 def test_of_two_runs_with_one_name_the_second_is_refused(tmp_path: Path, suffix: str) -> None:
-    path, source = tmp_path / f"a{suffix}", {"a": Source(("t2m",), (0,))}
+    path = tmp_path / f"a{suffix}"
     with pytest.raises(DownscaleError, match="exists already"):
-        with FieldFile(path, DOMAIN, HOURS[:1], source, attrs=ATTRS) as file:
-            file.write("a", fields([0], HOURS[:1]))
-            path.write_text("of another run")
+        write_one(path, lambda: path.write_text("of another run"))
     assert path.read_text() == "of another run"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -130,17 +137,18 @@ def test_of_two_runs_with_one_name_the_second_is_refused(tmp_path: Path, suffix:
 def test_a_folder_is_kept_until_the_new_one_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, source = tmp_path / "a.zarr", {"a": Source(("t2m",), (0,))}
+    path = tmp_path / "a.zarr"
     path.mkdir()
     (path / "old").touch()
+    plain = Path.replace
 
-    def stopped(self: Path, target: Path) -> None:
-        raise KeyboardInterrupt
+    def stopped(self: Path, target: Path) -> Path:
+        if target == path:
+            raise KeyboardInterrupt
+        return plain(self, target)
 
-    monkeypatch.setattr(Path, "replace", stopped)
     with pytest.raises(KeyboardInterrupt):
-        with FieldFile(path, DOMAIN, HOURS[:1], source, attrs=ATTRS, overwrite=True) as file:
-            file.write("a", fields([0], HOURS[:1]))
+        write_one(path, lambda: monkeypatch.setattr(Path, "replace", stopped), overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
     assert [p.name for p in path.iterdir()] == ["old"]
 
@@ -151,20 +159,17 @@ def test_a_full_disk_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, when: str
 ) -> None:
     """The NetCDF library raises RuntimeError then, and again when the file is closed."""
-    path, source = tmp_path / f"a{suffix}", {"a": Source(("t2m",), (0,))}
 
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device") if suffix == ".zarr" else RuntimeError("HDF error")
 
     kind = output._NetCDF if suffix == ".nc" else output._Zarr
-    with pytest.raises(DownscaleError, match="can't be written .*Is there room"):
-        with FieldFile(path, DOMAIN, HOURS[:1], source, attrs=ATTRS) as file:
-            monkeypatch.setattr(kind, when, full)
-            file.write("a", fields([0], HOURS[:1]))
+    with pytest.raises(DownscaleError, match=r"can't be written .*Is there room"):
+        write_one(tmp_path / f"a{suffix}", lambda: monkeypatch.setattr(kind, when, full))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DownscaleError, match="can't be written"):
-        FieldFile(tmp_path / "file" / "a.nc", DOMAIN, HOURS, {"a": Source(("t2m",), (0,))}, attrs=ATTRS)
+        write_one(tmp_path / "file" / "a.nc", lambda: None)
