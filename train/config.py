@@ -52,7 +52,8 @@ class StageConfig(BaseModel):
     train_hours: Positive | None = Field(None, description="training hours drawn once; null: all")
     validation_hours: Positive | None = Field(None, description="validation hours drawn once; null: all")
 
-    batch: Positive = Field(4, description="samples in a step")
+    batch: Positive = Field(4, description="samples that are computed at once, by all processes together")
+    accumulate: Positive = Field(1, description="batches whose gradients make a step")
     steps: Positive = Field(description="steps in all; a multiple of validate_every")
     validate_every: Positive = Field(description="steps in a round")
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser")
@@ -70,6 +71,11 @@ class StageConfig(BaseModel):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="Lightning's word")
+    devices: Positive = Field(1, description="devices of each machine to train on, one process for each")
+    num_nodes: Positive = Field(1, description="machines to train on")
+    strategy: Literal["auto", "ddp", "ddp_fork"] = Field(
+        "auto", description="Lightning's word for how several processes work together; auto: ddp"
+    )
     threads: Positive | None = Field(None, description="CPU threads; null: torch's choice")
     workers: int = Field(0, ge=0, description="processes that read data")
     cache_gb: float = Field(4.0, ge=0, description="memory for hours that are kept decoded [10^9 bytes]")
@@ -85,6 +91,11 @@ class StageConfig(BaseModel):
             if isinstance(field.default, str | int | float | bool | None)
         }
 
+    @property
+    def processes(self) -> int:
+        """Over how many processes a batch is spread."""
+        return self.devices * self.num_nodes
+
     @model_validator(mode="after")
     def _whole_rounds(self) -> Self:
         if self.steps % self.validate_every:
@@ -92,6 +103,11 @@ class StageConfig(BaseModel):
             raise ValueError(
                 f"steps ({self.steps}) must be a multiple of validate_every ({self.validate_every}), "
                 f"for example {nearest}"
+            )
+        if self.batch % self.processes:
+            raise ValueError(
+                f"batch ({self.batch}) must be a multiple of the {self.processes} processes that share it "
+                f"(devices times num_nodes), for example {-(-self.batch // self.processes) * self.processes}"
             )
         return self
 
@@ -242,7 +258,7 @@ class PhysicsConfig(BaseModel):
     reconstruction: Term | None = Field(
         None,
         description="absolute error of what the decoder makes of the true latent, standardised: ties a "
-        "decoder that trains to its task",
+        "decoder that trains to its task, as in the training of the VAE (weight 1)",
     )
     noise_weighting: Literal["none", "signal"] = Field(
         "signal",
@@ -298,6 +314,24 @@ class DiffusionConfig(AdamWConfig):
         "best", description="which round is kept: that of the smallest diffusion loss, or the last one"
     )
 
+    @model_validator(mode="after")
+    def _tied_decoder(self) -> Self:
+        learning = [name for name in self.trainable if name.partition(".")[0] == "vae"]
+        if not learning:
+            return self
+        if self.physics is None:
+            raise ValueError(
+                f"trainable names {', '.join(learning)}, but without physics nothing depends on the decoder: "
+                "the diffusion loss is one of latents"
+            )
+        if self.physics.reconstruction is None:
+            raise ValueError(
+                f"trainable names {', '.join(learning)}, which only physical terms would move, away from what "
+                "it was trained for; set physics.reconstruction.weight: 1 is the loss that the VAE was "
+                "trained with, 0 lets the decoder drift as in the published code"
+            )
+        return self
+
 
 class LDMTrainConfig(DiffusionConfig):
     """A training run of latent diffusion: conditioner and denoiser on the latents of a frozen VAE."""
@@ -342,7 +376,19 @@ class LDMPDETrainConfig(DiffusionConfig):
     physics: PhysicsConfig = Field(description="physical terms")
 
 
-MACHINE_KEYS = frozenset({"device", "threads", "workers", "cache_gb", "max_minutes", "tensorboard"})
+MACHINE_KEYS = frozenset(
+    {
+        "device",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "threads",
+        "workers",
+        "cache_gb",
+        "max_minutes",
+        "tensorboard",
+    }
+)
 """Keys that say where and how long to train, not what."""
 
 Config = TypeVar("Config", bound=StageConfig)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from core.data.samples import HourDataset, Hours, Normalization, RoundSampler, Split, split
 from core.data.store import Store
 from train.config import StageConfig
+from train.parallel import ShareSampler
 from train.progress import Report, Status
 from train.run_folder import TrainError
 
@@ -118,14 +119,19 @@ def hour_datasets(
 def loaders(
     config: StageConfig, train: Dataset[dict[str, Tensor]], validation: Dataset[dict[str, Tensor]], where: str
 ) -> tuple[Batches, Batches]:
-    """Batches to train on, in rounds, and to validate with, one hour at a time."""
-    sampler = RoundSampler(len(train), config.batch * config.validate_every, config.seed)  # type: ignore[arg-type]
+    """Batches to train on, in rounds, and to validate with, one hour at a time.
+
+    Of several processes each trains on its part of every batch, and all validate with every hour.
+    """
+    samples = config.batch * config.accumulate * config.validate_every
+    rounds = RoundSampler(len(train), samples, config.seed)  # type: ignore[arg-type]
+    sampler = ShareSampler(rounds, config.batch, config.processes)
     workers: dict[str, Any] = {
         "num_workers": config.workers,
         "persistent_workers": config.workers > 0,
         "pin_memory": where == "cuda",
     }
     return (
-        DataLoader(train, batch_size=config.batch, sampler=sampler, **workers),
+        DataLoader(train, batch_size=sampler.part, sampler=sampler, **workers),
         DataLoader(validation, batch_size=1, **workers),
     )

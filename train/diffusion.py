@@ -114,6 +114,10 @@ class DiffusionTask(StageTask):
         self.physics = physics
         self.balance = None if config.physics is None else Balance(config.physics)
         self._physical_losses: dict[str, list[float]] = {}
+        # The decoder has a gradient only in steps that look at physical terms.
+        self.loss_varies = any(name.startswith("vae.") for name in config.trainable)
+        # They do not change, and sending them to other processes at every step would take long.
+        self._ddp_params_and_buffers_to_ignore = ["static", "rotation"]
         self.register_buffer("rotation", None, persistent=False)
         self.rotation: Tensor | None
         if config.physics is not None and config.physics.divergence is not None:
@@ -143,15 +147,13 @@ class DiffusionTask(StageTask):
             average.update(self.model.get_submodule(part))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        number = self.batch_number(batch_idx)
-        cut = self._cut(batch, number)
-        generator = keyed_generator(self.config.seed, number)
+        numbers = self.sample_numbers(batch_idx, len(batch["latent"]))
+        cut = self._cut(batch, numbers)
         z0 = cut["latent"]
-        t = self._times(len(z0), generator).to(z0.device)
-        noise = torch.randn(z0.shape, generator=generator).to(z0)
+        t, noise = (draw.to(z0.device) for draw in self._draws(numbers, z0.shape[1:]))
         made = self._denoised(z0, noise, t, self.model.condition(cut["coarse"], cut["static"]))
         loss = made.losses.mean()
-        if self.physics is not None and number % self.physics.config.every == 0:
+        if self.physics is not None and self.steps_done % self.physics.config.every == 0:
             loss = self._with_physics(loss, made, t, cut)
         if not loss.requires_grad:
             # The denoiser does not learn and no term was due: a step of the optimiser all the same.
@@ -165,8 +167,29 @@ class DiffusionTask(StageTask):
         assert balance is not None
         largest = physics.config.largest_time
         chosen = torch.nonzero(t <= (self.diffusion.steps if largest is None else largest))[:, 0]
-        if not len(chosen):
+        if not int(self.total(torch.tensor(len(chosen), device=t.device))):
             return loss
+        means = self._physical_means(made, t, chosen, cut) if len(chosen) else {}
+        names = list(balance.terms)
+        norms = [gradient_norm(term, made.output) for term in (loss, *(means.get(name) for name in names))]
+        values = [float(means[name].detach()) if name in means else 0.0 for name in names]
+        # Of the mean over all processes, each of which has its own samples.
+        squares = torch.tensor([norm**2 for norm in norms], device=t.device)
+        whole = (self.total(squares).sqrt() / self.processes).tolist()
+        balance.measure(dict(zip(("diffusion", *names), whole, strict=True)))
+        found = (self.total(torch.tensor(values, device=t.device)) / self.processes).tolist()
+        for name, value in zip(names, found, strict=True):
+            self._physical_losses.setdefault(name, []).append(value)
+        for name, mean in means.items():
+            loss = loss + balance.weight(name) * mean
+        return loss
+
+    def _physical_means(
+        self, made: Denoising, t: Tensor, chosen: Tensor, cut: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Every term of the ``chosen`` samples, divided by the number of all."""
+        physics = self.physics
+        assert physics is not None
         parameterization = self.model.config.parameterization
         # Differences of neighbouring temperatures need more digits than half precision has.
         with torch.autocast(t.device.type, enabled=False):
@@ -194,21 +217,10 @@ class DiffusionTask(StageTask):
                     name: losses if name == "reconstruction" else signal * losses
                     for name, losses in terms.items()
                 }
-            # Means over the whole batch, so that samples which are left out count as none.
-            means = {name: losses.sum() / len(t) for name, losses in terms.items()}
-            balance.measure(
-                {
-                    "diffusion": gradient_norm(loss, made.output),
-                    **{name: gradient_norm(mean, made.output) for name, mean in means.items()},
-                }
-            )
-            for name, mean in means.items():
-                self._physical_losses.setdefault(name, []).append(float(mean.detach()))
-                loss = loss + balance.weight(name) * mean
-        return loss
+            return {name: losses.sum() / len(t) for name, losses in terms.items()}
 
-    def _cut(self, batch: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-        """Windows of all fields of a batch, at places that follow from seed and batch number.
+    def _cut(self, batch: Mapping[str, Tensor], numbers: range) -> dict[str, Tensor]:
+        """Windows of all fields of a batch, at places that follow from the seed and the samples' numbers.
 
         The statics are (1, 18, H, W) where all samples share a window.
         """
@@ -221,10 +233,10 @@ class DiffusionTask(StageTask):
             return {**fields, "static": self.static}
         ratio = self.model.latent_ratio
         cells, (height, width) = crop // ratio, fields["latent"].shape[-2:]
-        different = 1 if self.config.shared_window else count
-        corners = [
-            window(height, width, cells, (self.config.seed, number, sample)) for sample in range(different)
-        ]
+        shared = self.config.shared_window
+        different = 1 if shared else count
+        keys = [numbers[0] // self.config.batch] if shared else list(numbers)
+        corners = [window(height, width, cells, (self.config.seed, key)) for key in keys]
         fine = [(ratio * row, ratio * column) for row, column in corners]
         cut = {"static": _windows(self.static.expand(different, -1, -1, -1), fine, crop)}
         for name, field in fields.items():
@@ -233,12 +245,15 @@ class DiffusionTask(StageTask):
             cut[name] = _windows(field, places, cells if coarse else crop)
         return cut
 
-    def _times(self, count: int, generator: torch.Generator) -> Tensor:
-        """Time steps of a batch (count,)."""
-        share = torch.rand(count, generator=generator)
+    def _draws(self, numbers: range, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Time steps (N,) and noise (N, ...) of the samples with these numbers."""
+        batch = self.config.batch
+        generators = [keyed_generator(self.config.seed, number) for number in numbers]
+        share = torch.cat([torch.rand(1, generator=generator) for generator in generators])
         if self.config.times == "stratified":
-            share = (share + torch.arange(count)) / count
-        return (share * self.diffusion.steps).long().clamp(max=self.diffusion.steps - 1)
+            share = (share + torch.tensor([number % batch for number in numbers])) / batch
+        t = (share * self.diffusion.steps).long().clamp(max=self.diffusion.steps - 1)
+        return t, torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
     def _denoised(self, z0: Tensor, noise: Tensor, t: Tensor, context: tuple[Tensor, ...]) -> Denoising:
         return diffusion_loss(

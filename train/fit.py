@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,38 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from core.data.samples import RoundSampler
 from core.downscale.devices import torch_threads
+from train.config import StageConfig
+from train.memory import MemoryAdvice
+from train.parallel import ShareSampler
 from train.progress import Report, Status
-from train.run_folder import BEST, LAST, LOGS, TrainError
+from train.run_folder import BEST, LAST, LOGS, TrainError, replacing, writing
 from train.task import StageTask
 
 Batches = DataLoader[dict[str, Tensor]]
 
 
-class KeepBestAndLast(Checkpoint):
-    """After every round: the weights if they are the best so far, then the state to continue from.
+class StatesOnDisk(TorchCheckpointIO):
+    """States that are whole at any time: a kill or a full disk leaves the one before.
 
-    Lightning writes each under a temporary name and renames it.
+    Lightning's own way writes to the system's folder for temporary files, and from there to another disk the
+    step into place is a copy that can be cut short.
     """
+
+    def save_checkpoint(
+        self, checkpoint: Mapping[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+
+
+class KeepBestAndLast(Checkpoint):
+    """After every round: the weights if they are the best so far, then the state to continue from."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,9 +75,9 @@ class Reporter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = float(outputs["loss"])
+        loss = float(pl_module.latest_loss)
         self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
-        pl_module.pace.add_step(time.monotonic() - self._step_started)
+        pl_module.pace.add_step(pl_module.config.accumulate * (time.monotonic() - self._step_started))
         self._send(pl_module)
 
     def on_validation_batch_end(
@@ -120,8 +135,8 @@ def accelerator(device: str) -> str:
 def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: str, report: Report) -> None:
     """Train until done, from the last complete round where there is one.
 
-    ``batches`` are those to train on, drawn with a RoundSampler, and those to validate with; ``where`` is of
-    :func:`accelerator`.
+    ``batches`` are those of :func:`train.data.loaders`, to train on and to validate with; ``where`` is of
+    :func:`accelerator`. Raises TrainError where memory or disk are too small.
     """
     config = task.config
     last = folder / LAST
@@ -131,15 +146,22 @@ def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: 
             return
         # Worker processes fetch the first batches before Lightning tells the sampler the round.
         sampler = batches[0].sampler
-        assert isinstance(sampler, RoundSampler)
+        assert isinstance(sampler, ShareSampler)
         sampler.set_epoch(len(state["history"]))
-    callbacks: list[Callback] = [Reporter(report), KeepBestAndLast(folder)]
+    advice = MemoryAdvice()
+    callbacks: list[Callback] = [Reporter(report), KeepBestAndLast(folder), advice]
     if config.patience is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=config.patience, mode="min"))
-    with torch_threads(config.threads), _quiet_lightning():
+    with torch_threads(config.threads), _quiet_lightning(), writing(folder):
         trainer = Trainer(
             accelerator=where,
-            devices=1,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=_strategy(config, task),
+            # Small batches are spread over processes, so their statistics must be those of all.
+            sync_batchnorm=config.processes > 1 and where == "cuda",
+            accumulate_grad_batches=config.accumulate if task.automatic_optimization else 1,
+            plugins=[StatesOnDisk()],
             precision=config.precision,
             max_epochs=config.steps // config.validate_every,
             callbacks=callbacks,
@@ -160,6 +182,31 @@ def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: 
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from error
+        except (RuntimeError, MemoryError) as error:
+            if advice.advice is None:
+                raise
+            raise TrainError(advice.advice) from error
+        except ValueError as error:
+            if (plain := _without_trace(error)) is None:
+                raise
+            raise plain from error
+
+
+def _strategy(config: StageConfig, task: StageTask) -> Strategy | str:
+    if config.processes == 1:
+        return "auto"
+    return DDPStrategy(
+        find_unused_parameters=task.loss_varies,
+        start_method="fork" if config.strategy == "ddp_fork" else "popen",
+    )
+
+
+def _without_trace(error: ValueError) -> ValueError | None:
+    """An error of a process that reads data, as it was raised there: torch puts the whole trace into it."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return None
+    return type(error)(text.strip().splitlines()[-1].partition(": ")[2])
 
 
 def _loggers(folder: Path, tensorboard: bool) -> list[Logger]:

@@ -37,6 +37,7 @@ class GANTask(StageTask):
     """
 
     config: GANTrainConfig
+    loss_varies = True
 
     def __init__(
         self, config: GANTrainConfig, normalization: Normalization, domain: Domain, start: Checkpoint | None
@@ -107,18 +108,22 @@ class GANTask(StageTask):
                 scale=config.adversarial_scale,
             ).total
         self.checked(loss)
-        self._update(generator, loss, self.unet)
+        self._update(generator, loss, self.unet, batch_idx)
         if step >= config.adversarial_start:
             self.untoggle_optimizer(generator)
             self.toggle_optimizer(discriminator)
             judged = discriminator_loss(self.discriminator(target), self.discriminator(prediction.detach()))
-            self._update(discriminator, judged, self.discriminator)
+            self._update(discriminator, judged, self.discriminator, batch_idx)
             self.untoggle_optimizer(discriminator)
         return loss.detach()
 
-    def _update(self, optimizer: Any, loss: Tensor, network: nn.Module) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
+    def _update(self, optimizer: Any, loss: Tensor, network: nn.Module, batch_idx: int) -> None:
+        accumulate = self.config.accumulate
+        if batch_idx % accumulate == 0:
+            optimizer.zero_grad()
+        self.manual_backward(loss / accumulate)
+        if (batch_idx + 1) % accumulate:
+            return
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.config.gradient_clip)
         optimizer.step()

@@ -18,7 +18,9 @@ from torch.utils.data import Dataset
 
 from core.data.samples import Hours, Progress
 from core.models.vae import VAE
+from train.memory import whole_hours_fit
 from train.residuals import HOURS_READ, Means
+from train.run_folder import replacing, writing
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ def encode_hours(
     What an earlier start has encoded is kept. The residual of the whole domain is encoded, as the UNet's mean
     and the latent's edges depend on all of it. With ``fine``, mean and truth are kept as well.
     """
+    with writing(folder):
+        return _encoded(folder, name, hours, means, vae, progress, fine)
+
+
+def _encoded(
+    folder: Path, name: str, hours: Hours, means: Means, vae: VAE, progress: Progress, fine: bool
+) -> EncodedHours:
     folder.mkdir(parents=True, exist_ok=True)
     height, width = means.store.domain.fine.shape
     grid = (height // vae.side_multiple, width // vae.side_multiple)
@@ -75,7 +84,8 @@ def encode_hours(
     for start in range(done, hours.size, HOURS_READ):
         some = hours[start : start + HOURS_READ]
         for place, (predictors, truth, mean) in enumerate(means.hours(some), start):
-            latents[place] = vae.encode(truth - mean).mean[0].cpu().numpy()
+            with whole_hours_fit(means.device):
+                latents[place] = vae.encode(truth - mean).mean[0].cpu().numpy()
             coarse[place] = predictors[0].cpu().numpy()
             for kept, field in zip(fields, (mean, truth), strict=False):
                 kept[place] = field[0].cpu().numpy()
@@ -91,16 +101,22 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.m
     if path.exists():
         return open_memmap(path, mode="r+")
     # Under another name first: a kill must not leave a file without its length.
-    temporary = path.with_name(f".{path.name}.partial")
-    open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+        _reserve(temporary)
     return open_memmap(path, mode="r+")
 
 
+def _reserve(path: Path) -> None:
+    """Take the room of a file for good: where a mapped file finds none later, the process is killed."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
 def _write(path: Path, done: int) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps({"done": done}), encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"done": done}), encoding="utf-8")
 
 
 class LatentDataset(Dataset[Mapping[str, Tensor]]):

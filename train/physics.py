@@ -236,9 +236,9 @@ class Balance:
         }
 
 
-def gradient_norm(loss: Tensor, output: Tensor) -> float:
+def gradient_norm(loss: Tensor | None, output: Tensor) -> float:
     """Norm of the gradient of ``loss`` with respect to ``output``; 0 where it does not depend on it."""
-    if not (loss.requires_grad and output.requires_grad):
+    if loss is None or not (loss.requires_grad and output.requires_grad):
         return 0.0
     (gradient,) = torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True)
     return 0.0 if gradient is None else float(gradient.norm())

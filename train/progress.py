@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from train.parallel import process_number
+
 STEPS_TO_AVERAGE = 50
 STEPS_BEFORE_ESTIMATE = 3
 
@@ -76,7 +78,13 @@ def describe(status: Status) -> str:
 
 @contextmanager
 def terminal_progress(console: Any = None) -> Iterator[Report]:
-    """A display in the terminal that follows a run: a bar per stage with its time left, then the scores."""
+    """A display in the terminal that follows a run: a bar per stage with its time left, then the scores.
+
+    Of several processes only the first shows one.
+    """
+    if process_number() > 0:
+        yield lambda status: None
+        return
     from rich.console import Group
     from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -13,6 +13,7 @@ from core.checkpoint import Checkpoint
 from core.data.samples import Hours, Normalization, Progress
 from core.data.store import Store
 from core.models.unet import UNet, UNetConfig
+from train.memory import whole_hours_fit
 
 HOURS_READ = 24
 """Hours read at once: a shard of a store."""
@@ -64,7 +65,7 @@ class Means:
         """Coarse predictors (1, P, h, w), truth and mean (1, T, H, W) of one hour after the other."""
         for coarse, truth in hour_tensors(self.store, hours, self.normalization, self.targets):
             coarse, truth = coarse.to(self.device), truth.to(self.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), whole_hours_fit(self.device):
                 mean = self.unet(coarse, self.static)
             yield coarse, truth, mean
 

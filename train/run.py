@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,18 @@ from core.variables import PREDICTORS
 from train.config import MACHINE_KEYS, StageConfig
 from train.data import STATICS_NEEDED, Batches
 from train.fit import accelerator, fit
+from train.parallel import device_number, process_number, started_together
 from train.progress import Report
-from train.run_folder import BEST, CACHE, LAST, TrainError, begin_run, code_version, find_run
+from train.run_folder import (
+    BEST,
+    CACHE,
+    LAST,
+    TrainError,
+    begin_run,
+    code_version,
+    find_run,
+    writing,
+)
 from train.task import StageTask
 
 
@@ -51,8 +62,15 @@ class StageRun:
         Raises TrainError where the device is absent, or the folder holds another run or something else.
         """
         where = accelerator(config.device)
+        first = process_number() == 0
+        if not resume and started_together():
+            raise TrainError(
+                "Processes that torchrun or SLURM starts together can't agree on when to start over. Remove "
+                f"{folder} and leave --fresh out."
+            )
         identity = {"config": config.model_dump(mode="json", exclude=set(MACHINE_KEYS)), "data": data}
-        record = find_run(Path(folder), identity, fresh=not resume, defaults=config.defaults())
+        fresh = not resume and first
+        record = find_run(Path(folder), identity, fresh=fresh, defaults=config.defaults())
         return cls(config, Path(folder), where, identity, record)
 
     @property
@@ -68,21 +86,29 @@ class StageRun:
     @property
     def torch_device(self) -> str:
         """Torch's word for the device."""
-        return self.where
+        return f"cuda:{device_number()}" if self.where == "cuda" else self.where
 
     @property
     def cache(self) -> Path:
         """Folder for fields that are computed once."""
-        return self.folder / CACHE
+        # Processes that start together would write to the same files at once.
+        number = process_number()
+        own = number > 0 and started_together()
+        return self.folder / CACHE / f"process-{number}" if own else self.folder / CACHE
 
     def begin(self, normalization: Normalization) -> None:
         """Write down what this run is, unless an earlier start did."""
-        if self.record is None:
+        if self.record is None and process_number() == 0:
             begin_run(self.folder, {**self.identity, "normalization": normalization.model_dump(mode="json")})
 
     def fit(self, task: StageTask, batches: tuple[Batches, Batches], report: Report) -> None:
-        """Train until done, from the last complete round where there is one."""
+        """Train until done, from the last complete round where there is one.
+
+        Of several processes, all but the first end here, since the first writes what results.
+        """
         fit(task, batches, self.folder, self.where, report)
+        if process_number() > 0:
+            sys.exit(0)
 
     def best(self) -> dict[str, Any]:
         """The state with the smallest validation loss: "state_dict" and "run"."""
@@ -90,12 +116,13 @@ class StageRun:
 
     def save(self, header: Header, weights: Mapping[str, Tensor]) -> Path:
         """Write the resulting file."""
-        save(
-            self.result,
-            header,
-            {name: tensor.contiguous() for name, tensor in weights.items()},
-            dtype=getattr(torch, self.config.storage),
-        )
+        with writing(self.folder):
+            save(
+                self.result,
+                header,
+                {name: tensor.contiguous() for name, tensor in weights.items()},
+                dtype=getattr(torch, self.config.storage),
+            )
         return self.result
 
     def provenance(
@@ -117,7 +144,7 @@ class StageRun:
             "train_period": _period(train),
             "validation_hours": int(validation.size),
             "steps": int(best["steps"]),
-            "epochs": best["steps"] * config.batch / train.size,
+            "epochs": best["steps"] * config.batch * config.accumulate / train.size,
             "train_loss": best["train_loss"],
             "validation_loss": best["validation_loss"],
             **({"validation_rmse": rmse} if rmse else {}),

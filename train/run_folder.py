@@ -9,11 +9,13 @@ cache/        fields computed once for the whole run, where a stage has any
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,42 @@ LOGS = "logs"
 CACHE = "cache"
 
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
 class TrainError(ValueError):
     """Training that can't start or go on; the message says why and what to do."""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an error about a full disk into a TrainError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise TrainError(
+            f"There is no room to write to {folder} ({error.strerror}). What was there is as it was. Free "
+            "some space; the same command then goes on from the last complete round."
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to, which takes its place when all is written and on the disk.
+
+    Where that fails, what stood at ``path`` is as it was and nothing else is left.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def find_run(
@@ -87,10 +123,10 @@ def find_run(
 
 def begin_run(folder: Path, record: Mapping[str, Any]) -> None:
     """Make the folder and write the record of a new run, under a temporary name first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{RECORD}.partial"
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / RECORD)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / RECORD) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def code_version() -> str:

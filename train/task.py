@@ -29,7 +29,11 @@ class StageTask(LightningModule):
         the scores of the validation, among them ``validation_loss``
     finished : whether the latest round was the last one
     pace : how long steps and validations take
+    latest_loss : of the latest batch of this process
+    loss_varies : whether some steps leave parameters without a gradient, which several processes must know
     """
+
+    loss_varies = False
 
     def __init__(self, config: StageConfig) -> None:
         super().__init__()
@@ -37,6 +41,7 @@ class StageTask(LightningModule):
         self.history: list[dict[str, float]] = []
         self.finished = False
         self.pace = Pace()
+        self.latest_loss: Tensor | None = None
         self._losses: list[Tensor] = []
         self._seconds_before = 0.0
         self._started = self._validation_started = time.monotonic()
@@ -67,10 +72,28 @@ class StageTask(LightningModule):
         """Steps so far."""
         return int(self.global_step)
 
-    def batch_number(self, batch_idx: int) -> int:
-        """How many batches came before this one, over all rounds; random draws are keyed with it."""
+    def sample_numbers(self, batch_idx: int, count: int) -> range:
+        """Places of the ``count`` samples of a batch in the endless sequence of all samples.
+
+        Random draws are keyed with them, so that they depend neither on how many samples make a batch, nor
+        on how many processes share it.
+        """
         per_round: int = self.trainer.num_training_batches  # type: ignore[assignment]
-        return self.current_epoch * per_round + batch_idx
+        batch = self.current_epoch * per_round + batch_idx
+        start = batch * self.config.batch + self.global_rank * count
+        return range(start, start + count)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return 1 if self._trainer is None else self.trainer.world_size
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over all processes."""
+        if self.processes == 1:
+            return values
+        result: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")  # type: ignore[assignment]
+        return result
 
     def time_left(self) -> float | None:
         """Seconds of ``max_minutes`` that remain; None where there is no limit."""
@@ -80,7 +103,10 @@ class StageTask(LightningModule):
     def _training_time_left(self) -> float | None:
         """The same when one validation is set aside."""
         left = self.time_left()
-        return None if left is None else left - self.pace.validation_seconds
+        if left is None:
+            return None
+        # Clocks differ, and all processes must stop at the same step and learn at the same rate.
+        return float(self.trainer.strategy.broadcast(left - self.pace.validation_seconds))
 
     def checked(self, loss: Tensor) -> Tensor:
         """``loss`` itself, noted for the mean of the round; TrainError where it is not a number."""
@@ -89,7 +115,8 @@ class StageTask(LightningModule):
                 f"The loss is no longer a number after {self.steps_done} steps; "
                 "start over with a smaller learning_rate."
             )
-        self._losses.append(loss.detach())
+        self.latest_loss = loss.detach()
+        self._losses.append(self.latest_loss)
         return loss
 
     def on_train_start(self) -> None:
@@ -99,7 +126,8 @@ class StageTask(LightningModule):
         progress = self.steps_done / self.config.steps
         left = self._training_time_left()
         if left is not None:
-            progress = max(progress, 1 - max(left, 0.0) / (max(left, 0.0) + self.seconds))
+            over = self.trainer.strategy.broadcast(self.seconds)
+            progress = max(progress, 1 - max(left, 0.0) / (max(left, 0.0) + over))
         rate = learning_rate(
             self.config.learning_rate,
             self.config.schedule,
@@ -123,13 +151,16 @@ class StageTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         scores = self.validation_scores()
         self.pace.validation_seconds = time.monotonic() - self._validation_started
+        train_loss = float(self.total(torch.stack(self._losses).mean())) / self.processes
         entry = {
             "steps": self.steps_done,
             "seconds": self.seconds,
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
-            "train_loss": float(torch.stack(self._losses).double().cpu().mean()),
+            "train_loss": train_loss,
             **scores,
         }
+        # What is kept and when to stop follows from the history, so all processes must have the same.
+        entry = self.trainer.strategy.broadcast(entry)
         self._losses = []
         self.history.append(entry)
         self.log_dict({key: value for key, value in entry.items() if key != "steps"})

@@ -80,13 +80,15 @@ class VAETask(StageTask):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         residual = self.residual(batch)
-        generator = keyed_generator(self.config.seed, self.batch_number(batch_idx))
         shape = (
-            len(residual),
             self.config.latent_channels,
             *(side // self.vae.side_multiple for side in residual.shape[-2:]),
         )
-        noise = torch.randn(shape, generator=generator).to(residual)
+        draws = [
+            torch.randn(shape, generator=keyed_generator(self.config.seed, number))
+            for number in self.sample_numbers(batch_idx, len(residual))
+        ]
+        noise = torch.stack(draws).to(residual)
         reconstruction, posterior = self.vae(residual, noise)
         return self.checked(
             vae_loss(reconstruction, residual, posterior, kl_weight=self.config.kl_weight).total

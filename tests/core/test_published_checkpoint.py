@@ -461,3 +461,10 @@ def published_unet_names(shapes: State) -> dict[str, str]:
             "head": f"net.outputs.{rest}",
         }[part]
     return names
+
+
+def test_an_endless_number_of_updates_is_passed_over(ldm: State, tmp_path: Path) -> None:
+    for number in (float("inf"), float("nan")):
+        state = ldm | {"denoiser_ema.num_updates": torch.tensor(number)}
+        header = write(PublishedCheckpoint(saved(tmp_path / "a.ckpt", state)), tmp_path / "a.safetensors")
+        assert "average_updates" not in header.provenance

@@ -153,14 +153,14 @@ def test_reports_follow_all_stages(whole):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_windows_of_latents_predictors_and_statics_belong_together(weather, vae_file, shared):
-    made = task(weather, vae_file, f"shared_window={shared}")
+    made = task(weather, vae_file, f"shared_window={shared}", "batch=3")
     height, width = weather.domain.fine.shape
     place = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
     made.static = place
     corner = place[..., ::8, ::8].expand(3, -1, -1, -1)
     places = set()
     for number in range(20):
-        cut = made._cut({"latent": corner, "coarse": corner}, number)
+        cut = made._cut({"latent": corner, "coarse": corner}, range(3 * number, 3 * number + 3))
         latent, coarse, static = cut["latent"], cut["coarse"], cut["static"]
         assert latent.shape[-2:] == (4, 4)
         assert static.shape == (1 if shared else 3, 1, 32, 32)
@@ -172,11 +172,11 @@ def test_windows_of_latents_predictors_and_statics_belong_together(weather, vae_
 
 
 def test_stratified_times_come_one_from_each_part(weather, vae_file):
-    made = task(weather, vae_file, "times=stratified")
-    for seed in range(20):
-        t = made._times(8, torch.Generator().manual_seed(seed))
+    made = task(weather, vae_file, "times=stratified", "batch=8")
+    for number in range(20):
+        t, _ = made._draws(range(8 * number, 8 * number + 8), torch.Size([1]))
         assert (t // 125).tolist() == list(range(8))
-    uniform = task(weather, vae_file)._times(10_000, torch.Generator().manual_seed(0))
+    uniform, _ = task(weather, vae_file)._draws(range(10_000), torch.Size([1]))
     assert (uniform.min(), uniform.max()) == (0, 999)
     assert abs(float(uniform.double().mean()) - 499.5) < 10
 

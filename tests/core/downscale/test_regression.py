@@ -120,7 +120,7 @@ def test_gaps_are_refused_except_in_sst(times: np.ndarray, store: Store, save_un
 @pytest.mark.parametrize(
     ("config", "changes", "sentence"),
     [
-        ({"features": (4, 4)}, {"kind": "vae"}, "kind vae; this version runs unet, gan, ldm_res, ldm_pde"),
+        ({"features": (4, 4)}, {"kind": "vae"}, "a part of latent diffusion models, which can't run alone"),
         ({"features": (4, 4)}, {"kind": "ldm_res"}, "holds the parts unet; a latent diffusion model has"),
         ({"features": (4, 4)}, {"models": {"unet": {"features": [4, 8]}}}, "wrong shape"),
         ({"features": (4, 4)}, {"models": {"unet": {"features": [4]}}}, "does not know"),
