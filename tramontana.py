@@ -5,7 +5,9 @@ Modules are imported inside the commands, so that `tramontana --help` answers at
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from csv import reader as csv_reader
@@ -448,6 +450,7 @@ def evaluate(
     ] = 2,
 ) -> None:
     """Scores of every downscaler that can run, over the hours of one split, as a Markdown table."""
+    from core.checkpoint import CheckpointError
     from core.data.samples import split_hours
     from core.data.store import Store
     from core.evaluate import USUAL, evaluate_hours, markdown_table
@@ -465,6 +468,11 @@ def evaluate(
     runnable = []
     for downscaler in downscalers:
         obstacles = downscaler.obstacles(opened.contents, opened.domain)
+        if not obstacles:
+            try:
+                downscaler.load()
+            except CheckpointError as error:
+                obstacles = [str(error)]
         if obstacles:
             say(f"{downscaler.label} left out: {' '.join(obstacles)}", err)
         else:
@@ -692,6 +700,9 @@ def explore(
 
 def main() -> None:
     """Entry point: known errors are one sentence, never a stack trace."""
+    if threading.current_thread() is threading.main_thread():
+        # So that what is half-written is removed as it is after Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except (ValueError, OSError) as error:

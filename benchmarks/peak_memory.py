@@ -1,4 +1,7 @@
-"""The most memory a process has taken; ``python -m benchmarks.peak_memory flux 0 ours`` tells it of one case."""
+"""The most memory a process has taken.
+
+``python -m benchmarks.peak_memory flux 0 ours`` prints it for one way of one comparison [GiB].
+"""
 
 from __future__ import annotations
 

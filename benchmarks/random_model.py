@@ -1,4 +1,4 @@
-"""A latent diffusion model with random weights, and random inputs for it: they show what time a model takes."""
+"""A latent diffusion model with random weights, and random inputs: they show what time a model takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AS_IT_IS = MeanStd(mean=0, std=1)
 
 
 def write(path: Path, domain: Domain, config: LatentDiffusionConfig | None = None) -> None:
-    """Write a model for ``domain``, of published width unless told otherwise (329 million weights, 1.3 GB)."""
+    """Write a model for ``domain``, by default of published width (329 million weights, 1.3 GB)."""
     torch.manual_seed(0)
     model = LatentDiffusion(config)
     for layer in model.modules():

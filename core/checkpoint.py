@@ -17,6 +17,7 @@ import json
 import math
 import mmap
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -381,7 +382,7 @@ def save(
     start = _first_bytes(entries, {ENTRY: text, HASH_ENTRY: digest.hexdigest()})
     digest = hashlib.sha256(start)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(start)
@@ -442,6 +443,24 @@ def read_header(path: str | Path) -> Header:
         return _parse_header(path, file.read(length), size)[0]
 
 
+def identity(path: str | Path) -> str:
+    """A SHA-256 that stands for the content of a checkpoint, without reading its weights.
+
+    That of the header, which records the hash of the weights; of the whole file where it does not. Whether
+    the weights are those recorded is for :func:`core.checkpoint_verify.verify` to say. Raises CheckpointError
+    as :func:`load` does.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(8)
+        data = file.read(_header_length(path, first, size))
+        if isinstance(_parse_header(path, data, size)[1]["__metadata__"].get(HASH_ENTRY), str):
+            return hashlib.sha256(first + data).hexdigest()
+    with path.open("rb") as whole:
+        return hashlib.file_digest(whole, "sha256").hexdigest()
+
+
 def load(path: str | Path) -> Checkpoint:
     """Map a checkpoint and check it whole.
 
@@ -462,7 +481,8 @@ def load(path: str | Path) -> Checkpoint:
     weights = _Weights(memory, entries)
     broken, read = [], 0
     for key, entry in entries.items():
-        if not _finite(weights.stored(key)):
+        # Numbers beyond float32 become infinite when they are used.
+        if not _finite(weights[key]):
             broken.append(key)
         read += entry.size
         if read >= PIECE:

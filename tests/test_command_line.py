@@ -24,8 +24,19 @@ from core.data.statics import load_italy_static, pack_static, static_dataset
 from core.data.store import Store, grid_mapping_attrs
 from core.domain import Domain
 from tests import era5_like, synthetic_store
+from tests.explorer.small_store import make_unet
 
-COMMANDS = ["demo", "ingest", "statics", "show", "train", "evaluate", "checkpoint", "explore"]
+COMMANDS = [
+    "demo",
+    "ingest",
+    "statics",
+    "show",
+    "train",
+    "downscale",
+    "evaluate",
+    "checkpoint",
+    "explore",
+]
 WEEKS = synthetic_store.hours_of_weeks(weeks=20, per_week=2)
 
 
@@ -313,6 +324,48 @@ def test_evaluate_says_what_is_left_out(run, tmp_path):
     assert list(scores_of(ended.out)) == ["Quadratic interpolation"]
     assert "models/broken.safetensors left out: " in ended.err
     assert "Lapse-rate interpolation left out: " in ended.err
+
+
+def test_evaluate_leaves_out_a_file_with_broken_weights(run, tmp_path):
+    store = synthetic_store.make_store(tmp_path / "s.zarr")
+    folder = tmp_path / "models"
+    make_unet(folder / "broken.safetensors", store.domain, "Broken")
+    data = (folder / "broken.safetensors").read_bytes()
+    (folder / "broken.safetensors").write_bytes(data[:-4] + b"\xff\xff\xff\x7f")  # NaN
+    ended = run("evaluate", tmp_path / "s.zarr", "--checkpoints", folder)
+    assert ended.status == 0
+    assert "Broken left out:" in ended.err
+    assert "not finite" in ended.err
+    assert "Quadratic interpolation" in ended.out
+
+
+def test_evaluate_with_metrics_of_ones_choice(run, tmp_path):
+    synthetic_store.make_store(tmp_path / "s.zarr")
+    ended = run("evaluate", tmp_path / "s.zarr", "--metric", "flux_error", "--metric", "rmse")
+    assert "| target | downscaler | Flux error | RMSE |" in ended.out
+    assert "choose one of rmse" in run("evaluate", tmp_path / "s.zarr", "--metric", "skill").err
+    refused = run("evaluate", tmp_path / "s.zarr", "--audit", "--metric", "rmse")
+    assert (refused.status, "scores no models" in refused.err) == (1, True)
+
+
+def test_a_kill_removes_what_is_half_written(tmp_path):
+    """The signal becomes an ordinary end of the program, as that of Ctrl-C does."""
+    code = (
+        "import os, signal, sys, pathlib, tramontana\n"
+        "def show(*_, **__):\n"
+        "    path = pathlib.Path(sys.argv[2])\n"
+        "    path.touch()\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        signal.pause()\n"
+        "    finally:\n"
+        "        path.unlink()\n"
+        "tramontana.show_store = show\n"
+        "tramontana.main()\n"
+    )
+    half = tmp_path / "half"
+    done = subprocess.run([sys.executable, "-c", code, "show", str(half)], capture_output=True, text=True)
+    assert (done.returncode, half.exists(), done.stderr) == (143, False, "")
 
 
 def test_evaluate_needs_truth(run):

@@ -326,8 +326,8 @@ class DiffusionConfig(AdamWConfig):
             )
         if self.physics.reconstruction is None:
             raise ValueError(
-                f"trainable names {', '.join(learning)}, which only physical terms would move, away from what "
-                "it was trained for; set physics.reconstruction.weight: 1 is the loss that the VAE was "
+                f"trainable names {', '.join(learning)}, which only physical terms would move, away from "
+                "what it was trained for; set physics.reconstruction.weight: 1 is the loss that the VAE was "
                 "trained with, 0 lets the decoder drift as in the published code"
             )
         return self

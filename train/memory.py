@@ -62,8 +62,8 @@ class MemoryAdvice(Callback):
         config, where = pl_module.config, pl_module.device
         if trainer.validating or self._batch is None:
             self.advice = (
-                f"Memory ran out on {where} in validation, which takes whole hours one by one. Use a narrower "
-                "network or a device with more memory."
+                f"Memory ran out on {where} in validation, which takes whole hours one by one. Use a "
+                "narrower network or a device with more memory."
             )
             return
         # The frames of the failed step still hold all that filled the memory.

@@ -184,14 +184,16 @@ def _check_cells(flux: FluxTerm, rule: CellRule, crop: tuple[int, int], ratio: i
     """Raise TrainError where whole cells do not fill a training window."""
     scale = 1 if flux.reference == "truth" else ratio
     shape = (crop[0] // scale, crop[1] // scale)
+    native = flux.formula == FLUX_ERROR or VARIANTS[flux.formula].coarse == "native"
     try:
         cells = rule.cells(shape, scale)
-        if scale > 1 and flux.formula in VARIANTS and VARIANTS[flux.formula].coarse == "native":
+        if scale > 1 and native:
             cells.in_blocks(scale)
     except PhysicsError as error:
+        given = "the formula's cells" if flux.cell is None else f"physics.flux.cell = {flux.cell}"
         raise TrainError(
-            f"The supergrid of the flux loss does not fit windows of {crop[0]} x {crop[1]} fine pixels. "
-            f"{error}"
+            f"The supergrid of the flux loss ({flux.formula}, {given}) does not fit windows of {crop[0]} x "
+            f"{crop[1]} fine pixels. {error}"
         ) from error
     if cells.left_out is not None:
         side = cells.height

@@ -37,6 +37,9 @@ class Downscaler(ABC):
     targets: tuple[str, ...]
     stochastic: ClassVar[bool] = False
 
+    def load(self) -> None:  # noqa: B027  (most need nothing)
+        """Read now what it would read when it is first used; CheckpointError where that can't be used."""
+
     @abstractmethod
     def obstacles(self, contents: Contents, domain: Domain) -> list[str]:
         """Why it can't run on a store, a sentence each; empty where it can."""

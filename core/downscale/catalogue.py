@@ -55,7 +55,8 @@ def find_downscalers(
             downscaler = from_checkpoint(
                 path, device=device, memory_gib=memory_gib, threads=threads, lazy=True
             )
-        except CheckpointError as error:
+        except (CheckpointError, OSError, RuntimeError) as error:
+            # Files come and go while a folder is read, and networks of strange sizes can't be made.
             refused.append((path, str(error)))
             continue
         if downscaler.key in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from abc import abstractmethod
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -14,7 +14,7 @@ import xarray as xr
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from core.checkpoint import Checkpoint, CheckpointError, Header, load, printable, read_header
+from core.checkpoint import Checkpoint, CheckpointError, Header, identity, load, printable, read_header
 from core.data.samples import SampleError
 from core.data.store import Contents
 from core.domain import Domain
@@ -29,7 +29,7 @@ Config = TypeVar("Config", bound=BaseModel)
 class NetworkDownscaler(Downscaler):
     """A network of a checkpoint file.
 
-    Making one reads the header of the file and its hash, and says what is wrong with them; the weights are
+    Making one reads the header of the file and says what is wrong with it; the weights are
     read when they are first needed, or by :meth:`load`. So a folder of large files is listed at once.
 
     Parameters
@@ -66,13 +66,19 @@ class NetworkDownscaler(Downscaler):
         self.targets = self.header.targets
         self.domain = Domain.from_dict(self.header.domain)
         self._check_header()
-        self.file_hash = file_hash(self.path)
-        self.key = f"{self.header.kind}-{self.file_hash[:8]}"
+        self.identity = identity(self.path)
+        self.key = f"{self.header.kind}-{self.identity[:8]}"
         self.device = choose_device(device)
         self.memory_gib = memory_gib
         self.threads = default_threads() if threads is None else threads
         self._network: nn.Module | None = None
         self._lock = threading.Lock()
+
+    @cached_property
+    def file_hash(self) -> str:
+        """SHA-256 of the file, computed when it is first asked for."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @abstractmethod
     def _check_header(self) -> None:
@@ -101,7 +107,7 @@ class NetworkDownscaler(Downscaler):
         with self._lock:
             if self._network is None:
                 checkpoint = load(self.path)
-                if file_hash(self.path) != self.file_hash:
+                if identity(self.path) != self.identity:
                     raise CheckpointError(f"{self.path} has changed since it was opened; open it again.")
                 network = self._build(checkpoint).eval().requires_grad_(False).to(self.device)
                 if self.device.type == "cpu":
@@ -194,15 +200,3 @@ def _size(domain: Domain) -> str:
         f"the domain {domain.name} ({height} x {width} cells of {domain.fine.dx:g} m, corner at "
         f"{left:.0f}, {top:.0f} m in {domain.crs}, ratio {domain.ratio})"
     )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, kept for as long as its size, time and identity stay the same."""
-    state = path.stat()
-    return _hash(path.resolve(), state.st_size, state.st_mtime_ns, state.st_ino)
-
-
-@lru_cache(maxsize=1024)
-def _hash(path: Path, *state: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -66,6 +66,26 @@ def encoder_features(state: Mapping[str, Tensor], prefix: str = "encoder.") -> t
     return tuple(size(weights, f"{2 * level}.conv2.weight", 0) for level in range(levels))
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation with one group: mean and variance over all channels and points.
+
+    (N, C, H, W) -> the same. On a CPU, PyTorch's own is a hundred times less accurate with channels last
+    than otherwise (errors of 1e-4 in decoded fields), and that layout is the faster one. So inference on a
+    CPU takes the variance about the mean here.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x``, scaled and shifted by channel."""
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return super().forward(x)
+        variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
+        scale = self.weight[:, None, None] * (variance + self.eps).rsqrt()
+        return torch.addcmul(self.bias[:, None, None] - mean * scale, x, scale)
+
+
 class ResidualBlock(nn.Module):
     """Twice normalisation, SiLU and a 3x3 convolution, beside a shortcut: (N, in, H, W) -> (N, out, H, W).
 
@@ -76,9 +96,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, normalize: bool = True) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(1, in_channels) if normalize else nn.Identity()
+        self.norm1 = GroupNorm(in_channels) if normalize else nn.Identity()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(1, out_channels) if normalize else nn.Identity()
+        self.norm2 = GroupNorm(out_channels) if normalize else nn.Identity()
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = (
             nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)

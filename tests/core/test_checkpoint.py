@@ -24,6 +24,7 @@ from core.checkpoint import (
     CheckpointError,
     Header,
     describe,
+    identity,
     load,
     read_header,
     save,
@@ -94,6 +95,25 @@ def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
     hashes = {save(tmp_path / f"{number}.safetensors", header(), weights()) for number in range(3)}
     assert hashes == {load(tmp_path / "1.safetensors").file_hash}
     assert save(tmp_path / "3.safetensors", header(), weights(seed=1)) not in hashes
+
+
+def test_identity_tells_contents_apart_without_reading_weights(saved: Path, tmp_path: Path) -> None:
+    save(tmp_path / "same.safetensors", header(), weights())
+    save(tmp_path / "weights.safetensors", header(), weights(seed=1))
+    save(tmp_path / "header.safetensors", header(label="Another"), weights())
+    one, *others = (identity(tmp_path / f"{name}.safetensors") for name in ("same", "weights", "header"))
+    assert one == identity(saved)
+    assert len({one, *others}) == 3
+    with saved.open("r+b") as file:  # the last byte of the weights
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert identity(saved) == one
+    plain = json.loads(saved.read_bytes()[8 : 8 + struct.unpack("<Q", saved.read_bytes()[:8])[0]])
+    del plain["__metadata__"]["weights_sha256"]
+    text = json.dumps(plain).encode()
+    weights_only = saved.read_bytes()[8 + struct.unpack("<Q", saved.read_bytes()[:8])[0] :]
+    saved.write_bytes(struct.pack("<Q", len(text)) + text + weights_only)
+    assert identity(saved) == hashlib.sha256(saved.read_bytes()).hexdigest()
 
 
 def test_the_order_of_predictors_is_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.synthetic_store import make_store
 from tests.train import small
+from train.ldm import train_ldm
 from train.unet import train_unet
 from train.vae import train_vae
 
@@ -21,3 +22,17 @@ def unet_file(weather, tmp_path_factory):
 @pytest.fixture(scope="session")
 def vae_file(weather, unet_file, tmp_path_factory):
     return train_vae(small.vae_config(), weather.path, unet_file, tmp_path_factory.mktemp("vae") / "run")
+
+
+@pytest.fixture(scope="session")
+def ldm_run(weather, vae_file, tmp_path_factory):
+    """An uninterrupted run: its file, and the reports."""
+    reports = []
+    folder = tmp_path_factory.mktemp("ldm") / "run"
+    path = train_ldm(small.ldm_config(), weather.path, vae_file, folder, progress=reports.append)
+    return path, reports
+
+
+@pytest.fixture(scope="session")
+def ldm_file(ldm_run):
+    return ldm_run[0]

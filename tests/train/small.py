@@ -5,6 +5,7 @@ import torch
 from core.checkpoint import load
 from train.config import (
     GANTrainConfig,
+    LDMPDETrainConfig,
     LDMTrainConfig,
     UNetTrainConfig,
     VAETrainConfig,
@@ -44,6 +45,14 @@ def vae_config(*overrides):
 
 def ldm_config(*overrides):
     return load_config("ldm-tiny", ["steps=6", "validate_every=2", *HERE, *overrides], LDMTrainConfig)
+
+
+def pde_config(*overrides):
+    return load_config(
+        "ldm-pde-tiny",
+        ["steps=4", "validate_every=2", "sample_every=null", *HERE, *overrides],
+        LDMPDETrainConfig,
+    )
 
 
 def gan_config(*overrides):

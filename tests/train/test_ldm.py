@@ -22,13 +22,10 @@ from train.residuals import Means, frozen_unet
 from train.run_folder import TrainError
 
 
-@pytest.fixture(scope="module")
-def whole(weather, vae_file, tmp_path_factory):
+@pytest.fixture
+def whole(ldm_run):
     """An uninterrupted run: its file, and the reports."""
-    reports = []
-    folder = tmp_path_factory.mktemp("ldm") / "run"
-    path = train_ldm(small.ldm_config(), weather.path, vae_file, folder, progress=reports.append)
-    return path, reports
+    return ldm_run
 
 
 def model_of(path):

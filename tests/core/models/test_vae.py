@@ -15,7 +15,15 @@ from torch import Tensor
 
 from core.models.unet import UNet, UNetConfig
 from core.models.unet import from_published_names as unet_from_published_names
-from core.models.vae import VAE, Posterior, ResidualBlock, VAEConfig, from_published_names, vae_loss
+from core.models.vae import (
+    VAE,
+    GroupNorm,
+    Posterior,
+    ResidualBlock,
+    VAEConfig,
+    from_published_names,
+    vae_loss,
+)
 from tests.reference_weights import reference_weights
 
 TINY = VAEConfig(in_channels=1, latent_channels=3, features=(4, 4, 6))
@@ -168,6 +176,21 @@ def test_residual_block_equals_an_independent_one(i: int, o: int) -> None:
     other.load_state_dict({k.replace("shortcut", "conv_shortcut"): v for k, v in block.state_dict().items()})
     x = 3 * torch.randn(2, i, 5, 7) + 1
     torch.testing.assert_close(block(x), other(x, None))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalisation_is_accurate_far_from_zero(channels: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    x = 100 + torch.randn(2, channels, 96, 64)
+    norm = GroupNorm(channels)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    x64, weight, bias = x.double(), norm.weight.double(), norm.bias.double()
+    expected = torch.nn.functional.group_norm(x64, 1, weight, bias, norm.eps)
+    with torch.inference_mode():
+        result = norm(x.to(memory_format=layout))
+    torch.testing.assert_close(result.double(), expected.detach(), atol=1e-4, rtol=0)
 
 
 def test_posterior_equals_that_of_torch_distributions() -> None:
