@@ -40,7 +40,11 @@ err = Console(stderr=True)
 
 
 def say(text: str, console: Console = out) -> None:
-    """Print text as it is: names of files and stores may hold brackets, which are no markup."""
+    """Print text as it is: names of files and stores may hold brackets, which are no markup.
+
+    Letters that steer a terminal are left out; titles of stores may come from anybody.
+    """
+    text = "".join(letter for letter in text if letter.isprintable() or letter == "\n")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -261,16 +265,21 @@ FreshOption = Annotated[bool, typer.Option("--fresh", help="Do not continue an i
 TrainStore = Annotated[Path, typer.Argument(help="Store with fine truth.")]
 
 
-def run_training(run: Callable[[Any], Path], out_path: Path) -> None:
+def follow_training(run: Callable[[Any], Any], out_path: Path) -> Any:
     """Show the progress of a training run, which is called with the report to send it to."""
     from train.progress import terminal_progress
 
     try:
         with terminal_progress(err) as progress:
-            path = run(progress)
+            return run(progress)
     except KeyboardInterrupt:
-        err.print(f"Stopped. The same command continues the run in {out_path}.")
+        say(f"Stopped. The same command continues the run in {out_path}.", err)
         raise typer.Exit(130) from None
+
+
+def run_training(run: Callable[[Any], Path], out_path: Path) -> None:
+    """Follow the training of one model and say where it is."""
+    path = follow_training(run, out_path)
     say(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.")
 
 
@@ -364,6 +373,27 @@ def train_ldm_pde(
     run_training(
         lambda report: run(settings, store, ldm, out_path, resume=not fresh, progress=report), out_path
     )
+
+
+@train.command("zoo")
+def train_zoo(
+    store: TrainStore,
+    config: Annotated[str, typer.Option(help="Size of all models: tiny, demo or published.")] = "demo",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one value of a stage, as in ldm.steps=100, or of all: key=value."),
+    ] = None,
+    out_path: Annotated[Path, typer.Option("--out", help="Folder of all runs.")] = Path("runs/zoo"),
+    fresh: FreshOption = False,
+) -> None:
+    """Train UNet, GAN, VAE, LDM_res and LDM_PDE; the same command continues what was stopped."""
+    from train.zoo import train_zoo as run
+
+    zoo = follow_training(
+        lambda report: run(config, store, out_path, overrides=set_ or [], resume=not fresh, progress=report),
+        out_path,
+    )
+    say(f"Wrote {zoo.models}. See them with: tramontana explore {store} --checkpoints {zoo.models}")
 
 
 def _audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path | None) -> None:

@@ -128,6 +128,11 @@ def test_the_module_runs_and_its_errors_are_one_sentence(tmp_path):
 # ---------------------------------------------------------------- show
 
 
+def test_titles_can_not_steer_the_terminal(capsys):
+    tramontana.say("sto\x1b[2Jre\x9b31m \u202eevil\ntwo [brackets]")
+    assert capsys.readouterr().out == "sto[2Jre31m evil\ntwo [brackets]\n"
+
+
 def test_show_and_validate(run):
     domain = Domain.regular("Small", left=4e6, top=2.5e6, shape=(32, 32), spacing=2000.0, ratio=8)
     times = np.datetime64("2020-01-01T00", "ns") + np.arange(2) * np.timedelta64(1, "h")
