@@ -461,7 +461,7 @@ def train_diffusion(
     with torch_threads(config.threads):
         scores = task.eval().sample_scores(sampled)
     provenance = {
-        **run.provenance(store, parts, train, validation, parents),
+        **run.provenance(state, store, parts, train, validation, parents),
         "sampled_hours": [np.datetime_as_string(hour, unit="h") for hour in sampled.hours],
         "sampled_scores": scores,
     }

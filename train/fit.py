@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from core.downscale.devices import torch_threads
 from train.config import StageConfig
 from train.memory import MemoryAdvice
-from train.parallel import ShareSampler
+from train.parallel import ShareSampler, environment_kept
 from train.progress import Report, Status
 from train.run_folder import BEST, LAST, LOGS, TrainError, replacing, writing
 from train.task import StageTask
@@ -141,7 +141,7 @@ def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: 
     config = task.config
     last = folder / LAST
     if last.exists():
-        state = torch.load(last, weights_only=True, map_location="cpu")["run"]
+        state = torch.load(last, weights_only=True, map_location="cpu", mmap=True)["run"]
         if state["finished"]:
             return
         # Worker processes fetch the first batches before Lightning tells the sampler the round.
@@ -152,7 +152,7 @@ def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: 
     callbacks: list[Callback] = [Reporter(report), KeepBestAndLast(folder), advice]
     if config.patience is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=config.patience, mode="min"))
-    with torch_threads(config.threads), _quiet_lightning(), writing(folder):
+    with torch_threads(config.threads), _quiet_lightning(), writing(folder), environment_kept():
         trainer = Trainer(
             accelerator=where,
             devices=config.devices,

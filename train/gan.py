@@ -198,11 +198,13 @@ def train_gan(
 
     task = GANTask(config, normalization, store.domain, start)
     run.fit(task, loaders(config, *datasets, run.where), report)
-    provenance = run.provenance(store, parts, train, validation, {} if start is None else {"unet": start})
+    best = run.best()
+    parents = {} if start is None else {"unet": start}
+    provenance = run.provenance(best, store, parts, train, validation, parents)
     header = make_header(
         "gan", config, store, config.targets, normalization, {"unet": task.model_config}, provenance
     )
-    weights = {k: w for k, w in run.best()["state_dict"].items() if k.startswith("unet.")}
+    weights = {k: w for k, w in best["state_dict"].items() if k.startswith("unet.")}
     return run.save(header, weights)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch.distributed
 from torch.utils.data import Sampler
@@ -32,9 +33,30 @@ def device_number() -> int:
 
 
 def started_together() -> bool:
-    """Whether torchrun or SLURM started all processes at once, so that none can rely on another's work."""
+    """Whether all processes were started at once, so that none can rely on what the first has prepared.
+
+    By torchrun, by SLURM, or by hand on every machine; Lightning starts its own when training begins.
+    """
     environment = os.environ
-    return "TORCHELASTIC_RUN_ID" in environment or int(environment.get("SLURM_NTASKS", 1)) > 1
+    return (
+        "TORCHELASTIC_RUN_ID" in environment
+        or int(environment.get("SLURM_NTASKS", 1)) > 1
+        or int(environment.get("NODE_RANK", 0)) > 0
+    )
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Take away, at the end, the variables with which Lightning tells its processes of each other.
+
+    With them a second training in the same program would wait for processes that nobody starts.
+    """
+    before = set(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - before:
+            del os.environ[name]
 
 
 class ShareSampler(Sampler[tuple[int, int]]):

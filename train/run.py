@@ -126,11 +126,17 @@ class StageRun:
         return self.result
 
     def provenance(
-        self, store: Store, parts: Split, train: Hours, validation: Hours, parents: Mapping[str, Checkpoint]
+        self,
+        best_state: Mapping[str, Any],
+        store: Store,
+        parts: Split,
+        train: Hours,
+        validation: Hours,
+        parents: Mapping[str, Checkpoint],
     ) -> dict[str, Any]:
-        """What every stage says of its training in the header of its file."""
+        """What every stage says of its training in the header of its file; ``best_state`` is that of :meth:`best`."""
         history = _state(self.folder / LAST)["run"]["history"]
-        best = self.best()["run"]["history"][-1]
+        best = best_state["run"]["history"][-1]
         config = self.config
         rmse = {name.removeprefix("rmse_"): value for name, value in best.items() if name.startswith("rmse_")}
         return {
@@ -224,7 +230,7 @@ def _parent(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _state(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     return state
 
 

@@ -139,7 +139,8 @@ def train_unet(
 
     task = UNetTask(config, normalization)
     run.fit(task, loaders(config, *datasets, run.where), report)
-    provenance = run.provenance(store, parts, train, validation, {})
+    best = run.best()
+    provenance = run.provenance(best, store, parts, train, validation, {})
     models = {"unet": task.model_config}
     header = make_header("unet", config, store, config.targets, normalization, models, provenance)
-    return run.save(header, run.best()["state_dict"])
+    return run.save(header, best["state_dict"])

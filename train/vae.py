@@ -232,7 +232,8 @@ def train_vae(
     task = VAETask(config, normalization, targets, network)
     run.fit(task, loaders(config, *datasets, run.where), report)
 
-    weights = run.best()["state_dict"]
+    best = run.best()
+    weights = best["state_dict"]
     vae = VAE(task.model_config)
     vae.load_state_dict({k.removeprefix("vae."): w for k, w in weights.items() if k.startswith("vae.")})
     with torch_threads(config.threads):
@@ -240,7 +241,7 @@ def train_vae(
             vae, means, draw(train, HOURS_FOR_MOMENTS, config.seed), config.scale_latents, report
         )
     provenance = {
-        **run.provenance(store, parts, train, validation, {"unet": parent}),
+        **run.provenance(best, store, parts, train, validation, {"unet": parent}),
         **latents,
     }
     models = {"unet": network.config, "vae": task.model_config}

@@ -22,7 +22,7 @@ from train.config import (
 from train.gan import train_gan
 from train.ldm import train_ldm
 from train.ldm_pde import train_ldm_pde
-from train.parallel import process_number
+from train.parallel import started_together
 from train.progress import Report, Status
 from train.run_folder import TrainError, replacing, writing
 from train.unet import train_unet
@@ -40,7 +40,7 @@ GAN_FROM_THE_UNET = frozenset({"tiny", "demo"})
 """Sizes whose GAN starts from the UNet; that of the papers starts from nothing."""
 
 MODELS = "models"
-"""Folder of the results that run by themselves: all but the VAE, which the latent diffusion models contain."""
+"""Folder of the results that run by themselves: all but the VAE, which is in the latent diffusion models."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,11 @@ def train_zoo(
         as the stages do. All configs are read before the first stage begins.
     """
     configs = zoo_configs(size, overrides)
+    if started_together():
+        raise TrainError(
+            "Processes that torchrun or SLURM starts together train one stage at a time; give the commands "
+            "of the stages one after the other."
+        )
     folder = Path(out_dir)
     if folder.exists() and not folder.is_dir():
         raise TrainError(f"{folder} is a file; choose another folder with --out.")
@@ -111,11 +116,9 @@ def train_zoo(
             store_path,
             out_dir=folder / stage,
             resume=resume,
-            progress=_named(report, config.noun),
+            progress=_named(report, stage),
         )
         files[stage] = made
-    if process_number() > 0:
-        return Zoo(files, folder / MODELS)
     return Zoo(files, _collect(folder, files))
 
 
@@ -134,9 +137,9 @@ def _stages(size: str, files: Mapping[str, Path]) -> dict[str, Callable[..., Pat
     }
 
 
-def _named(report: Report, noun: str) -> Report:
+def _named(report: Report, stage: str) -> Report:
     def told(status: Status) -> None:
-        report(replace(status, stage=f"{noun}: {status.stage[:1].lower()}{status.stage[1:]}"))
+        report(replace(status, stage=f"{stage}: {status.stage[:1].lower()}{status.stage[1:]}"))
 
     return told
 

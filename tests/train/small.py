@@ -44,7 +44,9 @@ def vae_config(*overrides):
 
 
 def ldm_config(*overrides):
-    return load_config("ldm-tiny", ["steps=6", "validate_every=2", *HERE, *overrides], LDMTrainConfig)
+    return load_config(
+        "ldm-tiny", ["steps=6", "validate_every=2", "multipliers=[1]", *HERE, *overrides], LDMTrainConfig
+    )
 
 
 def pde_config(*overrides):

@@ -257,7 +257,7 @@ def test_configs_and_parents_that_do_not_fit_are_refused(weather, unet_file, vae
     refused(weather, vae_file, folder, "halvings .* must be the same", "static_features=[4, 4]")
     refused(weather, vae_file, folder, "cannot be cut into 8 equal blocks", "width=6")
     refused(weather, vae_file, folder, "Crops of 128 fine pixels don't fit", "crop=128")
-    refused(weather, vae_file, folder, r"crop \(40\) must be a multiple of 16", "crop=40")
+    refused(weather, vae_file, folder, r"crop \(36\) must be a multiple of 8", "crop=36")
 
 
 def test_a_diverging_loss_is_a_sentence(weather, vae_file, tmp_path):

@@ -37,8 +37,8 @@ def config(*overrides):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("train") / "weather.zarr")
+def store(weather):
+    return weather
 
 
 @pytest.fixture(scope="module")
