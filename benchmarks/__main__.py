@@ -3,6 +3,9 @@
 ``python -m benchmarks`` measures all, ``python -m benchmarks interpolation`` one group. Sampling at published
 width takes some twenty minutes on two cores; with ``--quick`` two steps of it are measured and scaled up,
 which the table says, memory is measured for that group only, and all ends in three minutes.
+
+Times are processor times of all threads, on a GPU times on the clock; memory is that of a process that does
+nothing else, with its libraries and weights, on a GPU what PyTorch takes there.
 """
 
 from __future__ import annotations
@@ -28,11 +31,15 @@ HEAD = (
     "reference",
     "times faster (range)",
     "required",
-    "ours, processor ms",
+    "time of ours",
     "peak GiB, ours / reference",
     "largest difference",
     "holds",
 )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def _line(outcome: Outcome) -> tuple[str, ...]:
@@ -42,7 +49,7 @@ def _line(outcome: Outcome) -> tuple[str, ...]:
         comparison.reference_name,
         f"{outcome.ratio:.2f} ({outcome.spread[0]:.2f}-{outcome.spread[1]:.2f})",
         f"{comparison.required:g}" if comparison.required is not None else "-",
-        f"{1e3 * outcome.ours_seconds:.3g}",
+        _time(outcome.ours_seconds),
         "-" if outcome.memory is None else "{:.2f} / {:.2f}".format(*outcome.memory),
         f"{outcome.difference:.1e} (at most {comparison.tolerance:g})"
         if math.isfinite(comparison.tolerance)

@@ -189,13 +189,19 @@ def run_case(case: Case, steps: int, device: str, path: Path, domain: Domain) ->
 
 
 def _in_own_process(name: str, steps: int, device: str, path: Path) -> Measurement:
-    print(f"sampling on {device}: {name}, {steps} steps", file=sys.stderr, flush=True)
     field = path.with_name("field.npy")
     command = [sys.executable, "-m", "benchmarks.sampling", name, str(steps), device, str(path), str(field)]
     # Threads that wait for others must sleep: if they turned round, that would count as processor time.
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return Measurement(**json.loads(done.stdout.splitlines()[-1]), field=np.load(field))
+    measured = Measurement(**json.loads(done.stdout.splitlines()[-1]), field=np.load(field))
+    print(
+        f"sampling on {device}, {name}: {len(measured.steps)} steps of {np.mean(measured.steps):.3g} s, "
+        f"and {measured.rest:.3g} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return measured
 
 
 def _outcome(

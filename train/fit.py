@@ -43,7 +43,13 @@ class StatesOnDisk(TorchCheckpointIO):
         self, checkpoint: Mapping[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # Torch closes its archive after a failed write, and tells of that failing.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 class KeepBestAndLast(Checkpoint):

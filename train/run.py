@@ -134,7 +134,10 @@ class StageRun:
         validation: Hours,
         parents: Mapping[str, Checkpoint],
     ) -> dict[str, Any]:
-        """What every stage says of its training in the header of its file; ``best_state`` is that of :meth:`best`."""
+        """What every stage says of its training in the header of its file.
+
+        ``best_state`` is that of :meth:`best`.
+        """
         history = _state(self.folder / LAST)["run"]["history"]
         best = best_state["run"]["history"][-1]
         config = self.config

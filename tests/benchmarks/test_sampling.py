@@ -1,107 +1,124 @@
-"""What the sampling benchmark makes of measurements; on a tiny network, that both ways make one field."""
+"""Both ways of sampling, with a tiny model on a tiny domain."""
 
-import json
-from pathlib import Path
+import contextlib
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from benchmarks import __main__ as command
 from benchmarks import random_model, sampling
 from benchmarks.sampling import CASES, Case, Measurement, run_case, take_time
-from tests.core.downscale.conftest import small_latent_diffusion
-from tests.synthetic_store import DOMAIN
+from core.diffusion.ema import EMA
+from core.domain import Domain
+from core.models.conditioner import Conditioner, ConditionerConfig
+from core.models.denoiser import DenoiserConfig
+from core.models.latent_diffusion import LatentDiffusionConfig
+from core.models.unet import UNetConfig
+from core.models.vae import VAEConfig
+
+DOMAIN = Domain.regular("Tiny", left=4_000_000.0, top=2_500_000.0, shape=(64, 32), spacing=2000.0, ratio=8)
+TINY = LatentDiffusionConfig(
+    unet=UNetConfig(features=(4, 4)),
+    vae=VAEConfig(latent_channels=4, features=(4, 4, 4)),
+    conditioner=ConditionerConfig(
+        static_features=(4, 4, 4),
+        static_latent_channels=4,
+        static_embedding=8,
+        coarse_embedding=8,
+        static_depth=1,
+        coarse_depth=1,
+        width=8,
+    ),
+    denoiser=DenoiserConfig(
+        in_channels=4, out_channels=4, width=8, residual_blocks=1, context_channels=(8, 16, 32)
+    ),
+)
+STEPS = 3
 
 
-def test_time_between_marks_goes_to_steps_or_the_rest():
-    times = iter([0.0, 2.0, 5.0, 9.0, 14.0])
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    random_model.write(path, DOMAIN, TINY)
+    return path
 
+
+def run(name, model):
+    return run_case(CASES[name], STEPS, "cpu", model, DOMAIN)
+
+
+def test_both_ways_make_the_same_field(model):
+    reference, ours = run("published", model), run("equal", model)
+    assert reference.field.shape == ours.field.shape == (1, 64, 32)
+    assert np.std(ours.field) > 0.1
+    np.testing.assert_allclose(ours.field, reference.field, rtol=0, atol=1e-3)
+    assert len(reference.steps) == len(ours.steps) == STEPS
+
+
+def test_batched_members_are_those_made_alone(model):
+    together, apart = run("together", model), run("apart", model)
+    assert together.field.shape == (sampling.MEMBERS, 64, 32)
+    np.testing.assert_allclose(together.field, apart.field, rtol=0, atol=1e-3)
+    assert (len(together.steps), len(apart.steps)) == (STEPS, STEPS * sampling.MEMBERS)
+
+
+def test_the_reference_exchanges_weights_and_conditions_in_every_step(model, monkeypatch):
+    calls = Counter()
+    encode, applied = Conditioner.encode_static, EMA.applied
+    monkeypatch.setattr(Conditioner, "encode_static", lambda *a: calls.update(["conditioned"]) or encode(*a))
+    monkeypatch.setattr(EMA, "applied", lambda *a: calls.update(["exchanged"]) or applied(*a))
+    run("published", model)
+    assert calls == {"conditioned": STEPS, "exchanged": STEPS}
+    run("equal", model)
+    assert calls == {"conditioned": STEPS + 1, "exchanged": STEPS}
+
+
+def test_a_missing_exchange_would_show(model, monkeypatch):
+    right = run("equal", model)
+    monkeypatch.setattr(EMA, "applied", lambda self, module: contextlib.nullcontext(module))
+    assert np.abs(run("published", model).field - right.field).max() > 0.01
+
+
+def test_time_goes_to_steps_or_to_the_rest():
     def marks():
-        yield False  # loaded: the clock starts
         yield False
-        yield True
-        yield True
-        return np.ones(1)
+        yield from (False, True, True, False)
+        return np.zeros(1)
 
-    steps, rest, field = take_time(marks(), lambda: next(times))
-    assert (steps, rest, field.tolist()) == ([3.0, 4.0], 2.0 + 5.0, [1.0])
-
-
-def test_a_longer_run_is_scaled_from_the_later_steps():
-    measured = Measurement(steps=[9.0, 3.0], rest=5.0, memory=1.0, field=np.zeros(1))
-    assert measured.seconds() == 5 + 9 + 3
-    assert measured.seconds(longer=50) == 5 + 3 * 100
-    assert Measurement([1.0, 3.0], 0.0, 1.0, np.zeros(1)).seconds(per_step=np.max) == 6
+    clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
+    steps, rest, field = take_time(marks(), lambda: next(clock))
+    assert (steps, rest) == ([2.0, 3.0], 1.0 + 4.0 + 5.0)
+    assert field == 0
 
 
-@pytest.mark.parametrize("quick", [True, False])
-def test_ratios_of_whole_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick: bool):
-    asked = {}
-
-    def measured(name: str, count: int, device: str, path: Path) -> Measurement:
-        """3 s a step the published way, 1 s ours; four members together take three times as long as one."""
-        asked[name] = count
-        each = {"published": 3.0, "together": 3.0, "apart": 1.0}.get(name, 1.0)
-        fields = np.full((1, 2), float(name == "few"))
-        return Measurement([each] * count * (4 if name == "apart" else 1), 0.0, 1.0, fields)
-
-    monkeypatch.setattr(sampling, "_in_own_process", measured)
-    monkeypatch.setattr(random_model, "write", lambda *_: None)
-    monkeypatch.setattr(sampling.torch.cuda, "is_available", lambda: False)
-    same_steps, few, members = sampling.outcomes(quick=quick)
-    assert asked == {name: 2 if quick else case.steps for name, case in CASES.items()}
-    assert same_steps.ratio == pytest.approx(3)
-    assert few.ratio == pytest.approx(3 * 100 / 15)
-    assert members.ratio == pytest.approx(4 / 3)
-    assert all(outcome.passed for outcome in (same_steps, few, members))
-    assert ("scaled up from 2 steps" in same_steps.comparison.what) is quick
+def test_scaling_leaves_out_the_first_step():
+    measured = Measurement(steps=[9.0, 2.0], rest=5.0, memory=1.0, field=np.zeros(1))
+    assert measured.seconds() == 5.0 + 9.0 + 2.0
+    assert measured.seconds(50) == 5.0 + 100 * 2.0
 
 
-def test_fields_that_differ_do_not_pass(monkeypatch: pytest.MonkeyPatch):
-    def measured(name: str, *_: object) -> Measurement:
-        return Measurement([1.0, 1.0], 0.0, 1.0, np.full((1, 2), float(name == "published")))
-
-    monkeypatch.setattr(sampling, "_in_own_process", measured)
-    monkeypatch.setattr(random_model, "write", lambda *_: None)
-    same_steps, *_ = sampling.outcomes(quick=True)
-    assert same_steps.difference == 1
-    assert not same_steps.passed
+def found(seconds, memory):
+    return {
+        name: Measurement([each] * 2 * (case.members // case.batch), 0.0, memory, np.zeros(1))
+        for (name, case), each in zip(CASES.items(), seconds, strict=True)
+    }
 
 
-def test_both_ways_make_the_same_field(tmp_path: Path):
-    """The published way must run with the averages and leave nothing behind from one step to the next."""
-    path = tmp_path / "model.safetensors"
-    random_model.write(path, DOMAIN, small_latent_diffusion())
-    ours, published = (
-        run_case(Case("ddim", 4, published=way), 4, "cpu", path, DOMAIN) for way in (False, True)
-    )
-    assert ours.field.shape == published.field.shape == (1, 64, 64)
-    assert ours.field.std() > 0.1
-    np.testing.assert_allclose(ours.field, published.field, atol=2e-3)
-    assert len(ours.steps) == len(published.steps)
-    assert ours.memory > 0
+def test_rows_of_a_scaled_run(monkeypatch):
+    rows = sampling._rows("cpu", found([4.0, 2.0, 2.0, 8.0, 2.2], 2.0), True)
+    assert [row.ratio for row in rows] == pytest.approx([2.0, 400.0 / 30.0, 1.1])
+    assert [row.passed for row in rows] == [True, True, True]
+    assert all("scaled up from 2 steps" in row.comparison.what for row in rows)
+    assert rows[0].memory == (2.0, 2.0)
+    slow = sampling._rows("cpu", found([2.0, 2.0, 2.0, 8.0, 2.0], 2.0), True)
+    assert [row.passed for row in slow] == [False, False, False]
 
 
-def test_members_at_once_are_those_made_one_by_one(tmp_path: Path):
-    path = tmp_path / "model.safetensors"
-    random_model.write(path, DOMAIN, small_latent_diffusion())
-    together, apart = (
-        run_case(Case("dpmpp_2m", 3, 2, batch), 3, "cpu", path, DOMAIN).field for batch in (2, 1)
-    )
-    assert together.shape == (2, 64, 64)
-    np.testing.assert_allclose(together, apart, atol=2e-3)
+def test_rows_of_a_full_run_say_nothing_of_scaling():
+    measured = {name: Measurement([1.0], 0.0, 1.0, np.zeros(1)) for name in CASES}
+    assert not any("scaled" in row.comparison.what for row in sampling._rows("cpu", measured, False))
 
 
-def test_a_process_of_its_own_returns_what_it_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    np.save(tmp_path / "field.npy", np.ones((1, 2)))
-    text = json.dumps({"steps": [1.0], "rest": 2.0, "memory": 3.0})
-    monkeypatch.setattr(
-        sampling.subprocess, "run", lambda *_, **__: type("Done", (), {"stdout": f"noise\n{text}\n"})()
-    )
-    found = sampling._in_own_process("few", 1, "cpu", tmp_path / "model.safetensors")
-    assert (found.steps, found.rest, found.memory, found.field.tolist()) == ([1.0], 2.0, 3.0, [[1.0, 1.0]])
-
-
-def test_unknown_groups_are_named(capsys: pytest.CaptureFixture[str]):
-    assert command.main(["sampling", "cheese"]) == 2
-    assert "no group cheese" in capsys.readouterr().out
+def test_cases_are_those_of_the_requirement():
+    assert CASES["published"] == Case("ddim", 100, published=True)
+    assert CASES["few"] == Case("dpmpp_2m", 15)

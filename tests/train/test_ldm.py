@@ -127,10 +127,10 @@ def test_the_stated_sample_is_that_of_the_downscaler(whole, weather):
 
 def test_training_lowers_the_loss(weather, vae_file, tmp_path):
     settings = small.ldm_config(
-        "steps=120", "validate_every=60", "learning_rate=5e-3", "batch=4", "sample_every=null"
+        "steps=60", "validate_every=60", "learning_rate=1e-2", "batch=4", "sample_every=null"
     )
     said = load(train_ldm(settings, weather.path, vae_file, tmp_path / "run")).header.provenance
-    assert said["validation_losses"]["120"] < 0.9
+    assert said["validation_losses"]["60"] < 0.95
 
 
 def test_samples_are_drawn_in_the_rounds_that_are_asked_for(whole, weather, vae_file, tmp_path):

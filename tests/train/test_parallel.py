@@ -151,9 +151,9 @@ def test_accumulated_batches_are_one_batch(weather, unet_file, vae_file, tmp_pat
     )
     assert_same_scores(two, one)
     assert load(one).header.provenance["epochs"] == load(two).header.provenance["epochs"] == 16 / 28
-    settings = small.ldm_config("sample_every=null", "steps=4", "batch=4")
+    settings = small.ldm_config("sample_every=null", "steps=2", "batch=4")
     one = train_ldm(settings, weather.path, vae_file, tmp_path / "three")
-    settings = small.ldm_config("sample_every=null", "steps=4", "batch=1", "accumulate=4")
+    settings = small.ldm_config("sample_every=null", "steps=2", "batch=1", "accumulate=4")
     two = train_ldm(settings, weather.path, vae_file, tmp_path / "four")
     assert_same_scores(two, one)
 
