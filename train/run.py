@@ -30,6 +30,7 @@ from train.run_folder import (
     begin_run,
     code_version,
     find_run,
+    tidy,
     writing,
 )
 from train.task import StageTask
@@ -71,6 +72,8 @@ class StageRun:
         identity = {"config": config.model_dump(mode="json", exclude=set(MACHINE_KEYS)), "data": data}
         fresh = not resume and first
         record = find_run(Path(folder), identity, fresh=fresh, defaults=config.defaults())
+        if first:
+            tidy(Path(folder))
         return cls(config, Path(folder), where, identity, record)
 
     @property

@@ -80,7 +80,7 @@ def find_run(
 
     Raises TrainError where the folder holds something else or a run of another identity.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(map(_unfinished, folder.iterdir()))):
         return None
     path = folder / RECORD
     if not path.is_file():
@@ -119,6 +119,16 @@ def find_run(
             f"{way_out}"
         )
     return dict(record)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a kill in the middle of writing a file has left."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def begin_run(folder: Path, record: Mapping[str, Any]) -> None:

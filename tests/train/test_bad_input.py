@@ -100,6 +100,20 @@ def test_a_file_is_replaced_by_a_whole_one_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["state"]
 
 
+def test_a_kill_in_the_middle_of_a_file_leaves_nothing_behind(weather, unet_file, vae_file, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".run.json.partial").write_text('{"con')
+    with pytest.raises(small.Killed):
+        train_vae(small.vae_config(), weather.path, unet_file, folder, progress=small.kill_at(3))
+    half = (folder / "last.ckpt").read_bytes()[:1000]
+    for name in (".last.ckpt.partial", ".best.ckpt.partial", ".vae-tiny.safetensors.77.partial"):
+        (folder / name).write_bytes(half)
+    assert small.same_file(train_vae(small.vae_config(), weather.path, unet_file, folder), vae_file)
+    assert small.same_state(folder, vae_file.parent)
+    assert not list(folder.glob(".*"))
+
+
 # --- little memory ----------------------------------------------------------------------------------
 
 

@@ -127,10 +127,12 @@ def test_the_stated_sample_is_that_of_the_downscaler(whole, weather):
 
 def test_training_lowers_the_loss(weather, vae_file, tmp_path):
     settings = small.ldm_config(
-        "steps=60", "validate_every=60", "learning_rate=1e-2", "batch=4", "sample_every=null"
+        "steps=30", "validate_every=15", "learning_rate=1e-2", "batch=2", "sample_every=null"
     )
     said = load(train_ldm(settings, weather.path, vae_file, tmp_path / "run")).header.provenance
-    assert said["validation_losses"]["60"] < 0.95
+    losses = said["validation_losses"]
+    # Latents have variance 1, so a denoiser that says nothing has a loss of about 1.
+    assert losses["30"] < min(0.98, losses["15"])
 
 
 def test_samples_are_drawn_in_the_rounds_that_are_asked_for(whole, weather, vae_file, tmp_path):
@@ -173,9 +175,9 @@ def test_stratified_times_come_one_from_each_part(weather, vae_file):
     for number in range(20):
         t, _ = made._draws(range(8 * number, 8 * number + 8), torch.Size([1]))
         assert (t // 125).tolist() == list(range(8))
-    uniform, _ = task(weather, vae_file)._draws(range(10_000), torch.Size([1]))
+    uniform, _ = task(weather, vae_file)._draws(range(2000), torch.Size([1]))
     assert (uniform.min(), uniform.max()) == (0, 999)
-    assert abs(float(uniform.double().mean()) - 499.5) < 10
+    assert abs(float(uniform.double().mean()) - 499.5) < 25
 
 
 def test_latents_are_encoded_once_and_a_kill_keeps_what_is_done(weather, vae_file, tmp_path, monkeypatch):
@@ -215,9 +217,9 @@ def test_latents_are_removed_when_the_file_is_written(whole):
 
 @pytest.mark.parametrize("average", [False, True])
 def test_a_stopped_run_ends_with_the_same_weights(weather, vae_file, whole, tmp_path, average):
-    settings = small.ldm_config(f"ema_conditioner={average}")
-    expected = whole[0]
+    settings, expected = small.ldm_config(), whole[0]
     if average:
+        settings = small.ldm_config("ema_conditioner=true", "sample_every=null")
         expected = train_ldm(settings, weather.path, vae_file, tmp_path / "whole")
     with pytest.raises(small.Killed):
         train_ldm(settings, weather.path, vae_file, tmp_path / "run", progress=small.kill_at(5))
