@@ -176,7 +176,8 @@ def test_stratified_times_come_one_from_each_part(weather, vae_file):
         t, _ = made._draws(range(8 * number, 8 * number + 8), torch.Size([1]))
         assert (t // 125).tolist() == list(range(8))
     uniform, _ = task(weather, vae_file)._draws(range(2000), torch.Size([1]))
-    assert (uniform.min(), uniform.max()) == (0, 999)
+    assert uniform.min() < 5
+    assert 995 <= uniform.max() <= 999
     assert abs(float(uniform.double().mean()) - 499.5) < 25
 
 
