@@ -68,6 +68,8 @@ def all_downscalers(checkpoints: Path | None) -> tuple[list[Any], list[tuple[Pat
     from core.assets import shipped_checkpoints
     from core.downscale import find_downscalers, interpolations
 
+    if checkpoints is not None and not checkpoints.is_dir():
+        raise ValueError(f"There is no folder {checkpoints} with checkpoints.")
     models, unusable = find_downscalers(checkpoints or shipped_checkpoints())
     return [*interpolations(), *models], unusable
 
@@ -280,7 +282,7 @@ def follow_training(run: Callable[[Any], Any], out_path: Path) -> Any:
 def run_training(run: Callable[[Any], Path], out_path: Path) -> None:
     """Follow the training of one model and say where it is."""
     path = follow_training(run, out_path)
-    say(f"Wrote {path}. Copy it to assets/checkpoints to see it in the explorer.")
+    say(f"Wrote {path}. See it with `tramontana explore --checkpoints` and its folder.")
 
 
 @train.command("unet")
@@ -682,7 +684,7 @@ def checkpoint_import(
         )
     for key, value in describe(header):
         say(f"{key}: {value}")
-    say(f"Wrote {destination}. Copy it to assets/checkpoints to see it in the explorer.")
+    say(f"Wrote {destination}. See it with `tramontana explore --checkpoints` and its folder.")
 
 
 @checkpoint.command("verify")

@@ -295,7 +295,7 @@ def test_train_then_evaluate(run, weather):
     changes = [word for change in small for word in ("--set", change)]
     ended = run("train", "unet", weather, "--config", "unet-tiny", *changes, "--out", "models")
     assert ended.status == 0, ended.err
-    assert "Wrote models/unet-tiny.safetensors. Copy it to assets/checkpoints" in ended.out
+    assert "Wrote models/unet-tiny.safetensors. See it with `tramontana explore" in ended.out
     header = read_header("models/unet-tiny.safetensors")
     assert header.models["unet"]["features"] == [4, 8]
 

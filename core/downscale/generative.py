@@ -46,7 +46,7 @@ Precision = Literal["float32", "bfloat16"]
 
 KEPT_HOURS = 8
 MOST_MEMBERS = 2**32
-MEMBER_ATTRS = {"standard_name": "realization", "long_name": "member of the ensemble"}
+MEMBER_ATTRS = {"standard_name": "realization", "long_name": "member of the ensemble", "units": "1"}
 
 
 @dataclass(frozen=True)
