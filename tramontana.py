@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from core.downscale import RunProgress
+    from core.data.store import Store
+    from core.downscale import Downscaler, RunProgress
 
 app = typer.Typer(
     help="Tramontana: explore generative downscaling of near-surface weather.",
@@ -48,6 +49,13 @@ def say(text: str, console: Console = out) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+PrecisionOption = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(
+        help="bfloat16 lets denoisers multiply in half precision: faster on GPUs, and on processors that "
+        "have instructions for it."
+    ),
+]
 DEMO_STORE = Path("data/demo.zarr")
 DEMO_START = datetime(2016, 1, 4)
 
@@ -63,22 +71,41 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def all_downscalers(checkpoints: Path | None) -> tuple[list[Any], list[tuple[Path, str]]]:
+def check_folder(checkpoints: Path | None) -> None:
+    """Raise ValueError where a folder of checkpoints was named that is not there."""
+    if checkpoints is not None and not checkpoints.is_dir():
+        raise ValueError(f"There is no folder {checkpoints} with checkpoints.")
+
+
+def open_store(path: Path) -> Store:
+    """Open a store for reading; StoreError says what else a file is for that was given in its place."""
+    from core.checkpoint import SUFFIX, published_advice
+    from core.data.store import Store, StoreError
+    from core.file_kind import file_kind
+
+    if path.is_file():
+        if file_kind(path) == "zip" and path.suffix != ".zip":
+            raise StoreError(f"{path} is no store. {published_advice(path)}")
+        if path.suffix == SUFFIX:
+            raise StoreError(
+                f"{path} is no store. See a model file with `tramontana checkpoint show {path}`."
+            )
+    return Store.open(path)
+
+
+def all_downscalers(checkpoints: Path | None, **options: Any) -> tuple[list[Any], list[tuple[Path, str]]]:
     """The interpolations, then the models of a folder (those that ship by default); unusable files."""
     from core.assets import shipped_checkpoints
     from core.downscale import find_downscalers, interpolations
 
-    if checkpoints is not None and not checkpoints.is_dir():
-        raise ValueError(f"There is no folder {checkpoints} with checkpoints.")
-    models, unusable = find_downscalers(checkpoints or shipped_checkpoints())
+    check_folder(checkpoints)
+    models, unusable = find_downscalers(checkpoints or shipped_checkpoints(), **options)
     return [*interpolations(), *models], unusable
 
 
 def show_store(path: Path) -> None:
     """Print what a store holds and which downscalers can run on it."""
-    from core.data.store import Store
-
-    store = Store.open(path)
+    store = open_store(path)
     synthetic = " (synthetic)" if store.attrs.get("synthetic") else ""
     say(f"{path}: {store.attrs.get('title', 'untitled')}{synthetic}")
     for line in store.contents.sentences():
@@ -250,9 +277,7 @@ def show(
     """What a store holds, what is missing, and which downscalers can run."""
     show_store(store)
     if validate:
-        from core.data.store import Store
-
-        problems = Store.open(store).validate()
+        problems = open_store(store).validate()
         for problem in problems:
             say(f"Problem: {problem}")
         if problems:
@@ -456,19 +481,54 @@ def _audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path
 def evaluate(
     store: Annotated[Path, typer.Argument(help="Store with fine truth.")],
     split: Annotated[str, typer.Option(help="train, validation, test (blocked weeks) or all.")] = "test",
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            help="A model file, a folder of them, quadratic or lapse_rate; by default all that ship.",
+        ),
+    ] = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(help="Folder of checkpoints; by default those that ship.")
+        Path | None,
+        typer.Option(
+            help="Without --models: folder of models beside the interpolations, not those that ship."
+        ),
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="Metrics (docs/metrics.md) instead of the usual five; several."),
+        typer.Option("--metric", help="Without --out: metrics (docs/metrics.md) instead of the usual five."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the scores of every hour here.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Without --out: write scores of every hour here.")] = None,
+    out_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of a full report: scores with intervals, ensembles, spectra, fluxes, maps. The same "
+            "command goes on where it was stopped.",
+        ),
+    ] = None,
+    members: Annotated[
+        int, typer.Option(min=1, max=10_000, help="With --out: members of models with several.")
+    ] = 10,
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th hour of the split only.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Decides, with hour and member, the noise.")] = 0,
+    sampler: Annotated[Literal["dpmpp_2m", "ddim", "heun"], typer.Option()] = "dpmpp_2m",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")] = 15,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Fields computed together; by default what fits into memory.")
+    ] = None,
+    block_hours: Annotated[
+        int, typer.Option(min=1, help="Consecutive hours that the bootstrap draws together.")
+    ] = 24,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads on the CPU.")] = None,
+    precision: PrecisionOption = "float32",
+    fresh: Annotated[bool, typer.Option("--fresh", help="With --out: start over.")] = False,
     audit: Annotated[
         bool,
         typer.Option(
             "--audit",
-            help="Instead of downscalers, put the flux formulations to the test with fields whose quality is "
+            help="Instead of models, put the flux formulations to the test with fields whose quality is "
             "known. STORE may then be a NetCDF file with 2-metre temperature; its own average is the coarse "
             "field.",
         ),
@@ -481,25 +541,71 @@ def evaluate(
         int, typer.Option(min=2, help="With --audit of a NetCDF file: pixels averaged along one side.")
     ] = 2,
 ) -> None:
-    """Scores of every downscaler that can run, over the hours of one split, as a Markdown table."""
-    from core.checkpoint import CheckpointError
+    """Scores of models on the hours of one split: a quick table, or with --out a full report."""
     from core.data.samples import split_hours
     from core.data.store import Store
+    from core.downscale import Sampling
     from core.evaluate import USUAL, evaluate_hours, markdown_table
 
     if audit:
-        if checkpoints is not None or metrics:
-            raise ValueError("The audit scores no models; leave out --checkpoints and --metric.")
+        if models or checkpoints is not None or metrics or out_path is not None:
+            raise ValueError(
+                "The audit scores no models; leave out --models, --checkpoints, --metric and --out."
+            )
         _audit(store, split, audit_hours, draws, ratio, csv)
         return
+    if out_path is not None and (metrics or csv):
+        raise ValueError("A report has all metrics and tables; leave out --metric and --csv.")
     opened = Store.open(store)
-    hours = split_hours(opened.hours, split)
-    downscalers, unusable = all_downscalers(checkpoints)
+    hours = split_hours(opened.hours, split)[::every]
+    runnable = _runnable(
+        opened, models or [], checkpoints, device=device, threads=threads, precision=precision
+    )
+    if out_path is None:
+        with progress_bar("Evaluation") as progress:
+            scores = evaluate_hours(opened, runnable, hours, metrics=metrics or USUAL, progress=progress)
+        say(f"{hours.size} hours of the {split} split of {store}.\n")
+        say(markdown_table(scores))
+        if csv is not None:
+            scores.to_dataframe().to_csv(csv)
+        return
+    _report(
+        opened,
+        runnable,
+        hours,
+        out_path,
+        members=members,
+        sampling=Sampling.checked(sampler=sampler, steps=steps, seed=seed),
+        batch=batch,
+        block_hours=block_hours,
+        fresh=fresh,
+    )
+
+
+def _runnable(store: Store, models: list[str], checkpoints: Path | None, **options: Any) -> list[Downscaler]:
+    """The models that were named, or all that ship, without those that can't run on the store."""
+    from core.checkpoint import CheckpointError
+    from core.downscale import find_downscalers, from_checkpoint, interpolations
+
+    simple = {downscaler.key: downscaler for downscaler in interpolations()}
+    found: dict[str, Downscaler] = {}
+    if not models:
+        downscalers, unusable = all_downscalers(checkpoints, **options)
+        found = {downscaler.key: downscaler for downscaler in downscalers}
+    else:
+        unusable = []
+        for name in models:
+            if Path(name).is_dir():
+                several, refused = find_downscalers(name, **options)
+                unusable += refused
+            else:
+                several = [simple.get(name) or from_checkpoint(name, **options)]
+            found |= {downscaler.key: downscaler for downscaler in several}
     for path, reason in unusable:
         say(f"{path} left out: {reason}", err)
     runnable = []
-    for downscaler in downscalers:
-        obstacles = downscaler.obstacles(opened.contents, opened.domain)
+    for downscaler in found.values():
+        obstacles = downscaler.obstacles(store.contents, store.domain)
         if not obstacles:
             try:
                 downscaler.load()
@@ -509,12 +615,29 @@ def evaluate(
             say(f"{downscaler.label} left out: {' '.join(obstacles)}", err)
         else:
             runnable.append(downscaler)
-    with progress_bar("Evaluation") as progress:
-        scores = evaluate_hours(opened, runnable, hours, metrics=metrics or USUAL, progress=progress)
-    say(f"{hours.size} hours of the {split} split of {store}.\n")
-    say(markdown_table(scores))
-    if csv is not None:
-        scores.to_dataframe().to_csv(csv)
+    return runnable
+
+
+def _report(store: Store, downscalers: list[Downscaler], hours: Any, folder: Path, **options: Any) -> None:
+    """Evaluate, then write tables, figures and the page."""
+    import shlex
+
+    from core.evaluation.result import open_evaluation
+    from core.evaluation.run import evaluate_models
+    from core.report import markdown_table, write_report
+
+    command = shlex.join(["tramontana", *sys.argv[1:]])
+    run = evaluate_models(store, downscalers, hours, folder, command=command, **options)
+    try:
+        show_run(run)
+    except KeyboardInterrupt:
+        err.print("Stopped. What is done is kept; the same command goes on.")
+        raise typer.Exit(130) from None
+    evaluation = open_evaluation(folder)
+    page = write_report(evaluation, folder)
+    for target in evaluation["target"].values:
+        say(markdown_table(evaluation, str(target)))
+    say(f"\nWrote {page}, with figures, tables and evaluation.nc beside it.")
 
 
 @app.command()
@@ -556,16 +679,17 @@ def downscale(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads on the CPU.")] = None,
+    precision: PrecisionOption = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
 ) -> None:
     """Fine fields of models over hours and members, as one CF file (NetCDF or Zarr)."""
     import numpy as np
 
     from core.data.samples import split_hours
-    from core.data.store import Store
     from core.downscale import NoiseFile, Sampling, downscale_to_file, from_checkpoint, interpolations
+    from core.plural import counted
 
-    opened = Store.open(store)
+    opened = open_store(store)
     times = split_hours(opened.hours, split)
     if hours is not None:
         first, last = (np.datetime64(hour, "ns") for hour in hours)
@@ -574,7 +698,12 @@ def downscale(
             raise ValueError(f"{store} has no hour from {hours[0]} to {hours[1]} in the split {split}.")
     sampling = Sampling.checked(sampler=sampler, steps=steps, seed=seed, eta=eta, timesteps=timesteps)
     simple = {downscaler.key: downscaler for downscaler in interpolations()}
-    options = {"device": device, "memory_gib": memory, "threads": threads}
+    options: dict[str, Any] = {
+        "device": device,
+        "memory_gib": memory,
+        "threads": threads,
+        "precision": precision,
+    }
     downscalers = [simple.get(name) or from_checkpoint(name, **options) for name in models]
     start = None if noise is None else NoiseFile(noise, seed=seed)
     for downscaler in downscalers:
@@ -597,9 +726,10 @@ def downscale(
         err.print("Stopped. Nothing was written.")
         raise typer.Exit(130) from None
     made = ", ".join(
-        f"{d.label} ({members} members)" if d.stochastic and members > 1 else d.label for d in downscalers
+        f"{d.label} ({counted(members, 'member')})" if d.stochastic and members > 1 else d.label
+        for d in downscalers
     )
-    say(f"Wrote {out_path}: {times.size} hour{'s' if times.size > 1 else ''} of {made}.")
+    say(f"Wrote {out_path}: {counted(times.size, 'hour')} of {made}.")
 
 
 def show_run(run: Generator[RunProgress, None, None]) -> None:
@@ -650,23 +780,32 @@ def checkpoint_import(
         bool, typer.Option("--raw-weights", help="The denoiser's weights as trained, not their averages.")
     ] = False,
     label: Annotated[str | None, typer.Option(help="Name to show.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
 ) -> None:
     """Make a checkpoint of ours from a published one. Nothing that FILE holds is executed."""
     from core.checkpoint import SUFFIX, describe
     from core.data.statics import load_italy_static
-    from core.data.store import Store
     from core.domain import ITALY
     from core.published_checkpoint import PublishedCheckpoint
     from core.published_normalization import read_normalization
 
     if domain.lower() == "italy":
         place, static = ITALY, load_italy_static()
+    elif not Path(domain).exists():
+        raise ValueError(
+            f"There is no domain or store {domain}. The domain known by name is italy; for another one give "
+            "the folder of a store that covers it."
+        )
     else:
-        store = Store.open(domain)
+        store = open_store(Path(domain))
         place, static = store.domain, store.read_static() if store.contents.statics else None
     destination = out_path or file.with_suffix(SUFFIX)
     averages = False if raw_weights else "partial" if kind == "ldm_pde" else True
     published = PublishedCheckpoint(file, averages=averages)
+    if destination.exists() and not overwrite and not destination.samefile(file):
+        raise ValueError(
+            f"{destination} exists already; give another name with --out, or replace it with --overwrite."
+        )
     variables = published.variables(targets.split(",") if targets else None)
     statistics = read_normalization(
         normalization, targets=variables.targets, predictors=variables.predictors, static=static
@@ -725,6 +864,10 @@ def explore(
         if not DEMO_STORE.exists() or not Store.open(DEMO_STORE).hours.size:
             say(f"Making a day of synthetic weather in {DEMO_STORE}, once, in about a minute.")
             demo()
+    check_folder(checkpoints)
+    for path in stores or []:
+        if not path.is_dir():
+            open_store(path)
     from explorer.serve import serve
 
     serve(stores or [], checkpoints, port=port, address=address, open_browser=open_browser)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from core.data.samples import Normalization
 from core.diffusion.schedule import Parameterization
 from core.domain import Domain
+from core.file_kind import file_kind
 from core.mapped_memory import map_file, mapped_tensor, release
 from core.variables import PREDICTORS, STATICS, TARGETS
 
@@ -538,11 +539,21 @@ def _open(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path} can't be read: {error.strerror}.") from error
 
 
-def _not_ours(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is not a Tramontana checkpoint. Make one with `tramontana train`, or from a published "
-        "Lightning file with `tramontana checkpoint import`."
+HOWTO = "Make one with `tramontana train`, or from a published Lightning file with `checkpoint import`."
+
+
+def published_advice(path: str | Path) -> str:
+    """What to do with a file that PyTorch wrote, as the published checkpoints are."""
+    return (
+        f"{path} seems to be a checkpoint of PyTorch, as the published models are. Make one of ours from it "
+        "with `tramontana checkpoint import`, and see that with `tramontana checkpoint show`."
     )
+
+
+def _not_ours(path: Path) -> CheckpointError:
+    if file_kind(path) == "zip":
+        return CheckpointError(published_advice(path))
+    return CheckpointError(f"{path} is not a Tramontana checkpoint. {HOWTO}")
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
@@ -552,9 +563,11 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
         raise _not_ours(path)
     if length > MAX_HEADER_BYTES:
         # Most files of another kind come here, since their first bytes make a huge number.
+        if length > size - 8:
+            raise _not_ours(path)
         raise CheckpointError(
-            f"{path} is not a safetensors file, or its header is too large ({length} bytes; at most "
-            f"{MAX_HEADER_BYTES} are read)."
+            f"{path} is not a Tramontana checkpoint: its header would have {length} bytes, and at most "
+            f"{MAX_HEADER_BYTES} are read."
         )
     if 8 + length > size:
         raise _truncated(path, 8 + length, size)

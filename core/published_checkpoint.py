@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from core import __version__
-from core.checkpoint import CheckpointError, Header, check_names, save
+from core.checkpoint import CheckpointError, Header, check_names, printable, save
 from core.data.samples import Normalization
 from core.domain import Domain
+from core.file_kind import file_kind
 from core.models import latent_diffusion, unet, vae
 from core.models.denoiser import Averages
 from core.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
@@ -96,7 +97,7 @@ class PublishedCheckpoint:
         try:
             self._archive = TorchArchive(self.path)
         except ArchiveError as error:
-            raise CheckpointError(str(error)) from error
+            raise CheckpointError(_other_file(self.path) or str(error)) from error
         try:
             self._published = self._state_dict()
             self.kind = _recognise(self.path, self._published)
@@ -331,6 +332,24 @@ class PublishedCheckpoint:
                 done += len(piece)
                 report("Reading", done, total)
         return digest.hexdigest()
+
+
+def _other_file(path: Path) -> str | None:
+    """A sentence about a file of a kind that was given by mistake; None for all others."""
+    kind = file_kind(path)
+    if kind == "safetensors":
+        return (
+            f"{path} is a safetensors file, and as such no published checkpoint. If it is one of ours, "
+            "nothing needs to be imported: see it with `tramontana checkpoint show`."
+        )
+    if kind == "text":
+        with path.open("rb") as file:
+            begin = printable(file.read(40).decode(errors="replace").strip())
+        return (
+            f"{path} is a text file (it begins with {begin!r}), not a checkpoint. A download may have left a "
+            "page or a pointer in its place; give the .ckpt file itself."
+        )
+    return None
 
 
 def _recognise(path: Path, state: Mapping[str, Tensor]) -> PublishedKind:

@@ -81,6 +81,7 @@ class StageConfig(BaseModel):
     cache_gb: float = Field(4.0, ge=0, description="memory for hours that are kept decoded [10^9 bytes]")
     storage: Literal["float32", "float16"] = Field("float32", description="weights in the file that results")
     tensorboard: bool = Field(False, description="also log for TensorBoard (install tensorboard)")
+    pictures: bool = Field(True, description="draw a validation hour after every round, into the logs")
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -310,6 +311,11 @@ class DiffusionConfig(AdamWConfig):
     sample_every: Positive | None = Field(5, description="rounds between samples of whole hours; null: never")
     sample_hours: Positive = Field(1, description="validation hours that are sampled")
     sample_steps: Positive = Field(10, description="steps of the sampler (dpmpp_2m) in validation")
+    latents: Path | None = Field(
+        None,
+        description="folder where encoded hours are kept and shared with other runs; null: this run's own, "
+        "removed at the end",
+    )
     keep: Literal["best", "last"] = Field(
         "best", description="which round is kept: that of the smallest diffusion loss, or the last one"
     )
@@ -387,9 +393,11 @@ MACHINE_KEYS = frozenset(
         "cache_gb",
         "max_minutes",
         "tensorboard",
+        "pictures",
+        "latents",
     }
 )
-"""Keys that say where and how long to train, not what."""
+"""Keys that say where and how long to train and what to show of it, not what comes out."""
 
 Config = TypeVar("Config", bound=StageConfig)
 

@@ -67,12 +67,13 @@ def data_identity(store: Store, train: Hours, validation: Hours) -> dict[str, An
     return {
         "fingerprint": store.attrs.get("fingerprint"),
         "domain": store.domain.to_dict(),
-        "train": _hours_hash(train),
-        "validation": _hours_hash(validation),
+        "train": hours_hash(train),
+        "validation": hours_hash(validation),
     }
 
 
-def _hours_hash(hours: Hours) -> str:
+def hours_hash(hours: Hours) -> str:
+    """How many hours, and a hash by which they are told from others."""
     seconds = hours.astype("datetime64[s]").astype("<i8")
     return f"{hours.size} hours, sha256 {hashlib.sha256(seconds.tobytes()).hexdigest()[:16]}"
 

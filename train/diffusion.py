@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,10 @@ from core.diffusion.schedule import Schedule
 from core.domain import Domain
 from core.downscale.devices import torch_threads
 from core.models.latent_diffusion import PARTS, LatentDiffusion
+from core.models.vae import VAE
 from train.config import FLUX_ERROR, DiffusionConfig
 from train.data import data_identity, draw, loaders, usable_hours
-from train.latents import LatentDataset, encode_hours
+from train.latents import EncodedHours, LatentDataset, encode_hours, shared_hours
 from train.physics import (
     HOURS_TO_FIT,
     Balance,
@@ -43,9 +43,10 @@ from train.physics import (
     gradient_norm,
 )
 from train.progress import Report, Status
-from train.residuals import Means, window
+from train.residuals import Means, WholeHours, window
 from train.run import StageRun, make_header
 from train.run_folder import TrainError
+from train.scene import from_mean
 from train.scores import field_scores
 from train.task import StageTask, keyed_generator
 
@@ -54,17 +55,6 @@ SPACING = "logsnr"
 
 GOLDEN = (5**0.5 - 1) / 2
 PREFIX = "model."
-
-
-@dataclass(frozen=True)
-class SampledHours:
-    """Validation hours that are sampled whole: standardised predictors (n, P, h, w), truth and the UNet's
-    mean (n, T, H, W), on the CPU."""
-
-    hours: Hours
-    coarse: Tensor
-    truth: Tensor
-    mean: Tensor
 
 
 class DiffusionTask(StageTask):
@@ -92,7 +82,7 @@ class DiffusionTask(StageTask):
         network: LatentDiffusion,
         static: Tensor,
         hours: Hours,
-        sampled: SampledHours | None,
+        sampled: WholeHours | None,
         normalization: Normalization,
         targets: tuple[str, ...],
         domain: Domain,
@@ -307,7 +297,7 @@ class DiffusionTask(StageTask):
         self._encoded_static = None
 
     @torch.no_grad()
-    def sample_scores(self, sampled: SampledHours) -> dict[str, float]:
+    def sample_scores(self, sampled: WholeHours) -> dict[str, float]:
         """Scores of one member of some hours, made with the weights as they are, and of the UNet's mean."""
         model, steps = self.model, self.config.sample_steps
         encoded = model.conditioner.encode_static(self.static)
@@ -328,6 +318,16 @@ class DiffusionTask(StageTask):
             )
             members.append(model.decode(end.z).float().cpu())
         fields = {"sample": sampled.mean + torch.cat(members), "mean": sampled.mean}
+        if self.config.pictures:
+            self.scene = from_mean(
+                sampled.hours[0],
+                sampled.mean,
+                sampled.truth,
+                fields["sample"],
+                "Sample",
+                self.normalization,
+                self.targets,
+            )
         return {
             f"{name}_{score}": value
             for name, field in fields.items()
@@ -426,7 +426,7 @@ def train_diffusion(
         physics = PhysicsTerms(config.physics, normalization, targets, store.domain, windows, smoothing)
     means = Means(network.unet, store, normalization, targets, run.torch_device)
     network.vae.to(run.torch_device)
-    sampled = _sampled_hours(means, draw(validation, config.sample_hours, config.seed))
+    sampled = means.whole(draw(validation, config.sample_hours, config.seed))
     # Its own random draws and errors about sizes come before anything is written.
     task = DiffusionTask(
         config,
@@ -442,12 +442,10 @@ def train_diffusion(
     run.begin(normalization)
     with torch_threads(config.threads):
         train_set, validation_set = (
-            LatentDataset(
-                encode_hours(run.cache, name, hours, means, network.vae, _telling(report, what), fine=fine)
-            )
-            for name, what, hours, fine in (
-                ("train", "training", train, physics is not None),
-                ("validation", "validation", validation, False),
+            LatentDataset(_encode(run, means, network.vae, name, hours, fine, report))
+            for name, hours, fine in (
+                ("train", train, physics is not None),
+                ("validation", validation, False),
             )
         )
     run.fit(task, loaders(config, train_set, validation_set, run.where), report)
@@ -518,11 +516,18 @@ def _smoothing(config: DiffusionConfig, store: Store, train: Hours) -> float:
     return fitted_smoothing(store_pairs(store, draw(train, HOURS_TO_FIT, config.seed)), store.domain)
 
 
-def _telling(report: Report, what: str) -> Progress:
-    return lambda done, total: report(Status(f"Latents of {what} hours", done, total, "hours"))
+def _encode(
+    run: StageRun, means: Means, vae: VAE, part: str, hours: Hours, fine: bool, report: Report
+) -> EncodedHours:
+    """Latents of a ``part`` of the split, from the run's own folder or from the one that is shared."""
+    what = {"train": "training"}.get(part, part)
 
+    def telling(stage: str) -> Progress:
+        return lambda done, total: report(Status(stage, done, total, "hours"))
 
-def _sampled_hours(means: Means, hours: Hours) -> SampledHours:
-    found = [tuple(tensor.cpu() for tensor in tensors) for tensors in means.hours(hours)]
-    coarse, truth, mean = (torch.cat(tensors).clone() for tensors in zip(*found, strict=True))
-    return SampledHours(hours, coarse, truth, mean)
+    assert isinstance(run.config, DiffusionConfig)
+    shared, progress = run.config.latents, telling(f"Latents of {what} hours")
+    if shared is None:
+        return encode_hours(run.cache, part, hours, means, vae, progress, fine=fine)
+    waiting = telling(f"Waiting for another run that encodes {what} hours")
+    return shared_hours(shared, hours, means, vae, progress, waiting, fine=fine)

@@ -25,6 +25,7 @@ from core.downscale.devices import torch_threads
 from train.config import StageConfig
 from train.memory import MemoryAdvice
 from train.parallel import ShareSampler, environment_kept
+from train.pictures import Pictures
 from train.progress import Report, Status
 from train.run_folder import BEST, LAST, LOGS, TrainError, replacing, writing
 from train.task import StageTask
@@ -156,6 +157,8 @@ def fit(task: StageTask, batches: tuple[Batches, Batches], folder: Path, where: 
         sampler.set_epoch(len(state["history"]))
     advice = MemoryAdvice()
     callbacks: list[Callback] = [Reporter(report), KeepBestAndLast(folder), advice]
+    if config.pictures:
+        callbacks.append(Pictures())
     if config.patience is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=config.patience, mode="min"))
     with torch_threads(config.threads), _quiet_lightning(), writing(folder), environment_kept():

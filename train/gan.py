@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from train.data import data_identity, draw, hour_datasets, loaders, usable_hours
 from train.progress import Report, Status
 from train.run import StageRun, load_parent, make_header
 from train.run_folder import TrainError
+from train.scene import from_coarse
 from train.scores import field_scores
 from train.task import StageTask
 from train.unet import fix_statistics
@@ -33,19 +35,25 @@ class GANTask(StageTask):
     """Generator and discriminator with their losses, optimisers and scores.
 
     The validation loss is the mean absolute error, standardised; ``rmse_<target>`` is in the target's units,
-    ``slope_<target>`` the spectral-slope loss.
+    ``slope_<target>`` the spectral-slope loss. ``pictured`` is as for the UNet.
     """
 
     config: GANTrainConfig
     loss_varies = True
 
     def __init__(
-        self, config: GANTrainConfig, normalization: Normalization, domain: Domain, start: Checkpoint | None
+        self,
+        config: GANTrainConfig,
+        normalization: Normalization,
+        domain: Domain,
+        start: Checkpoint | None,
+        pictured: np.datetime64 | None = None,
     ) -> None:
         super().__init__(config)
         self.automatic_optimization = False
         self.normalization = normalization
         self.domain = domain
+        self.pictured = pictured
         self.model_config = UNetConfig(
             in_channels=len(normalization.predictors) + STATIC_CHANNELS,
             out_channels=len(config.targets),
@@ -136,6 +144,16 @@ class GANTask(StageTask):
         field, truth = self.unet(batch["coarse"], batch["static"]), batch["target"]
         scores = field_scores(field, truth, self.normalization, self.config.targets, self.domain)
         self._scores.append({"validation_loss": float((field - truth).abs().double().mean()), **scores})
+        if batch_idx == 0 and self.pictured is not None:
+            self.scene = from_coarse(
+                self.pictured,
+                batch["coarse"],
+                truth,
+                field,
+                "GAN",
+                self.normalization,
+                self.config.targets,
+            )
 
     def validation_scores(self) -> dict[str, float]:
         count = len(self._scores)
@@ -196,7 +214,8 @@ def train_gan(
     datasets = hour_datasets(config, store, train, validation, normalization, config.targets, report)
     run.begin(normalization)
 
-    task = GANTask(config, normalization, store.domain, start)
+    pictured = validation[0] if config.pictures else None
+    task = GANTask(config, normalization, store.domain, start, pictured)
     run.fit(task, loaders(config, *datasets, run.where), report)
     best = run.best()
     parents = {} if start is None else {"unet": start}

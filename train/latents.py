@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,9 +19,18 @@ from torch.utils.data import Dataset
 
 from core.data.samples import Hours, Progress
 from core.models.vae import VAE
+from train.data import hours_hash
+from train.locks import locked
 from train.memory import whole_hours_fit
 from train.residuals import HOURS_READ, Means
-from train.run_folder import replacing, writing
+from train.run_folder import TrainError, replacing, tidy, writing
+
+FORMAT = 1
+"""Of the kept files and of what they hold; a new number where an encoding would come out differently."""
+
+RECORD = "contents.json"
+LOCK = ".lock"
+SHARED = "hours"
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,6 @@ class EncodedHours:
     truth: NDArray[np.float32] | None = None
 
 
-@torch.inference_mode()
 def encode_hours(
     folder: Path,
     name: str,
@@ -58,11 +67,86 @@ def encode_hours(
 
     What an earlier start has encoded is kept. The residual of the whole domain is encoded, as the UNet's mean
     and the latent's edges depend on all of it. With ``fine``, mean and truth are kept as well.
+
+    Raises TrainError where the disk is full or a file of the folder is damaged.
     """
     with writing(folder):
         return _encoded(folder, name, hours, means, vae, progress, fine)
 
 
+def shared_hours(
+    folder: Path,
+    hours: Hours,
+    means: Means,
+    vae: VAE,
+    progress: Progress,
+    waiting: Progress,
+    *,
+    fine: bool = False,
+) -> EncodedHours:
+    """The same from a folder that several runs share, also at the same time.
+
+    Each encoding has a subfolder that is named by what determines it (:func:`contents`), so that another one
+    is never taken for it, with the record ``contents.json``. Of several runs that ask for the same, one
+    encodes and the others wait, while ``waiting`` is called with how many hours are done; where the one is
+    stopped, another goes on from there.
+
+    Raises TrainError as :func:`encode_hours`, where ``folder`` can't be used, and where the store has no
+    fingerprint by which its data could be told from others.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise TrainError(f"{folder} is a file; set latents to a folder, or leave it out.")
+    record = contents(hours, means, vae, fine)
+    own = folder / hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:24]
+    with locked(own / LOCK, lambda: waiting(_done(own / f"{SHARED}.json"), hours.size)), writing(own):
+        tidy(own)
+        if not (own / RECORD).exists():
+            with replacing(own / RECORD) as temporary:
+                temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return _encoded(own, SHARED, hours, means, vae, progress, fine)
+
+
+def contents(hours: Hours, means: Means, vae: VAE, fine: bool) -> dict[str, Any]:
+    """What determines the numbers that are kept, plain JSON values.
+
+    Weights and sizes of the UNet and of the VAE's encoder, normalisation, data (by the store's fingerprint)
+    and hours, in their order, and whether mean and truth are among them.
+    """
+    fingerprint = means.store.attrs.get("fingerprint")
+    if not fingerprint:
+        raise TrainError(
+            f"{means.store.path} has no fingerprint, so its latents can't be told from those of other data; "
+            "leave latents out."
+        )
+    encoder = {
+        name: tensor
+        for name, tensor in vae.state_dict().items()
+        if name.partition(".")[0] not in ("decoder", "to_decoder")
+    }
+    return {
+        "format": FORMAT,
+        "unet": _weights_hash(means.unet.state_dict()),
+        "unet_config": means.unet.config.model_dump(mode="json"),  # type: ignore[union-attr, operator]
+        "vae_encoder": _weights_hash(encoder),
+        "vae_config": vae.config.model_dump(mode="json"),
+        "normalization": means.normalization.model_dump(mode="json"),
+        "targets": list(means.targets),
+        "fingerprint": fingerprint,
+        "domain": means.store.domain.to_dict(),
+        "hours": hours_hash(hours),
+        "fine": fine,
+    }
+
+
+def _weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
 def _encoded(
     folder: Path, name: str, hours: Hours, means: Means, vae: VAE, progress: Progress, fine: bool
 ) -> EncodedHours:
@@ -80,8 +164,7 @@ def _encoded(
     shape = (hours.size, len(means.targets), *means.store.domain.fine.shape)
     fields = [_mapped(folder / f"{name}-{what}.npy", shape, np.float32) for what in ("mean", "truth") if fine]
     count = folder / f"{name}.json"
-    done = int(json.loads(count.read_text())["done"]) if count.exists() else 0
-    for start in range(done, hours.size, HOURS_READ):
+    for start in range(_done(count), hours.size, HOURS_READ):
         some = hours[start : start + HOURS_READ]
         for place, (predictors, truth, mean) in enumerate(means.hours(some), start):
             with whole_hours_fit(means.device):
@@ -97,14 +180,33 @@ def _encoded(
     return EncodedHours(hours, latents, coarse, *fields)
 
 
+def _done(count: Path) -> int:
+    """How many hours are encoded. Raises TrainError where the file does not say."""
+    if not count.exists():
+        return 0
+    try:
+        return int(json.loads(count.read_text(encoding="utf-8"))["done"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(count) from error
+
+
+def _damaged(path: Path) -> TrainError:
+    return TrainError(f"{path} is damaged; remove the folder {path.parent}, and it is made again.")
+
+
 def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap[Any, Any]:
-    if path.exists():
-        return open_memmap(path, mode="r+")
-    # Under another name first: a kill must not leave a file without its length.
-    with replacing(path) as temporary:
-        open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
-        _reserve(temporary)
-    return open_memmap(path, mode="r+")
+    if not path.exists():
+        # Under another name first: a kill must not leave a file without its length.
+        with replacing(path) as temporary:
+            open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+            _reserve(temporary)
+    try:
+        found = open_memmap(path, mode="r+")
+    except ValueError as error:
+        raise _damaged(path) from error
+    if (found.shape, found.dtype) != (shape, dtype):
+        raise _damaged(path)
+    return found
 
 
 def _reserve(path: Path) -> None:

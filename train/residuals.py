@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -38,6 +39,17 @@ def hour_tensors(
         yield from zip(coarse.split(1), fine.split(1), strict=True)
 
 
+@dataclass(frozen=True)
+class WholeHours:
+    """Hours of the whole domain, kept on the CPU: standardised predictors (n, P, h, w), truth and the UNet's
+    mean (n, T, H, W)."""
+
+    hours: Hours
+    coarse: Tensor
+    truth: Tensor
+    mean: Tensor
+
+
 class Means:
     """The frozen UNet over whole fields of a store.
 
@@ -68,6 +80,13 @@ class Means:
             with torch.inference_mode(), whole_hours_fit(self.device):
                 mean = self.unet(coarse, self.static)
             yield coarse, truth, mean
+
+    def whole(self, hours: Hours) -> WholeHours:
+        """The same of a few hours, kept together."""
+        found = [tuple(tensor.cpu() for tensor in tensors) for tensors in self.hours(hours)]
+        # Clones, since what inference mode makes can't take part in training.
+        coarse, truth, mean = (torch.cat(tensors).clone() for tensors in zip(*found, strict=True))
+        return WholeHours(hours, coarse, truth, mean)
 
     def residuals(self, hours: Hours, progress: Progress) -> Tensor:
         """All residuals, float16 (hours, T, H, W) on the CPU, standardised."""

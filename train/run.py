@@ -164,7 +164,8 @@ class StageRun:
             "minutes_in_all": history[-1]["seconds"] / 60,
             "validation_losses": {str(entry["steps"]): entry["validation_loss"] for entry in history},
             **({"parents": {name: _parent(file) for name, file in parents.items()}} if parents else {}),
-            "config": config.model_dump(mode="json"),
+            # A folder of this machine tells others nothing.
+            "config": config.model_dump(mode="json", exclude={"latents"}),
             "code_version": code_version(),
             "torch_version": torch.__version__,
         }

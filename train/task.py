@@ -14,6 +14,7 @@ from torch import Tensor
 from train.config import StageConfig
 from train.progress import Pace
 from train.run_folder import TrainError
+from train.scene import Scene
 from train.schedule import learning_rate
 
 
@@ -30,6 +31,7 @@ class StageTask(LightningModule):
     finished : whether the latest round was the last one
     pace : how long steps and validations take
     latest_loss : of the latest batch of this process
+    scene : what the latest validation has made of one hour; None where it made nothing to show
     loss_varies : whether some steps leave parameters without a gradient, which several processes must know
     """
 
@@ -42,6 +44,7 @@ class StageTask(LightningModule):
         self.finished = False
         self.pace = Pace()
         self.latest_loss: Tensor | None = None
+        self.scene: Scene | None = None
         self._losses: list[Tensor] = []
         self._seconds_before = 0.0
         self._started = self._validation_started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from train.config import UNetTrainConfig
 from train.data import data_identity, draw, hour_datasets, loaders, usable_hours
 from train.progress import Report, Status
 from train.run import StageRun, make_header
+from train.scene import from_coarse
 from train.task import StageTask
 
 
@@ -23,13 +25,17 @@ class UNetTask(StageTask):
     """The UNet with its loss, optimiser and scores.
 
     The validation loss is the mean squared error, standardised; ``rmse_<target>`` is in the target's units.
+    ``pictured`` is the first hour of validation where it is to be shown after every round.
     """
 
     config: UNetTrainConfig
 
-    def __init__(self, config: UNetTrainConfig, normalization: Normalization) -> None:
+    def __init__(
+        self, config: UNetTrainConfig, normalization: Normalization, pictured: np.datetime64 | None = None
+    ) -> None:
         super().__init__(config)
         self.normalization = normalization
+        self.pictured = pictured
         self.model_config = UNetConfig(
             in_channels=len(normalization.predictors) + STATIC_CHANNELS,
             out_channels=len(config.targets),
@@ -62,8 +68,19 @@ class UNetTask(StageTask):
         self._squares = []
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        error = self.unet(batch["coarse"], batch["static"]) - batch["target"]
+        field = self.unet(batch["coarse"], batch["static"])
+        error = field - batch["target"]
         self._squares.append(error.square().mean(dim=(2, 3)))
+        if batch_idx == 0 and self.pictured is not None:
+            self.scene = from_coarse(
+                self.pictured,
+                batch["coarse"],
+                batch["target"],
+                field,
+                "UNet",
+                self.normalization,
+                self.config.targets,
+            )
 
     def validation_scores(self) -> dict[str, float]:
         squares = torch.cat(self._squares).double().cpu().mean(dim=0)
@@ -137,7 +154,7 @@ def train_unet(
     datasets = hour_datasets(config, store, train, validation, normalization, config.targets, report)
     run.begin(normalization)
 
-    task = UNetTask(config, normalization)
+    task = UNetTask(config, normalization, validation[0] if config.pictures else None)
     run.fit(task, loaders(config, *datasets, run.where), report)
     best = run.best()
     provenance = run.provenance(best, store, parts, train, validation, {})

@@ -16,9 +16,10 @@ from core.models.vae import VAE, VAEConfig, vae_loss
 from train.config import VAETrainConfig
 from train.data import data_identity, draw, hour_datasets, loaders, usable_hours
 from train.progress import Report, Status
-from train.residuals import Means, ResidualDataset, frozen_unet
+from train.residuals import Means, ResidualDataset, WholeHours, frozen_unet
 from train.run import StageRun, load_parent, make_header
 from train.run_folder import TrainError
+from train.scene import from_mean
 from train.task import StageTask, keyed_generator
 
 HOURS_FOR_MOMENTS = 64
@@ -35,17 +36,24 @@ class VAETask(StageTask):
     Validation decodes the mean of the latent's distribution. ``validation_loss`` is that of training,
     ``rmse_<target>`` the error of the reconstruction in the target's units (the VAE's floor: no latent
     diffusion model on top of it can come closer to the truth), ``latent_std_smallest``, ``..._largest`` and
-    ``latent_mean_largest`` describe the channels of the latent over the validation hours.
+    ``latent_mean_largest`` describe the channels of the latent over the validation hours. ``pictured`` is the
+    first of these where it is to be shown after every round.
     """
 
     config: VAETrainConfig
 
     def __init__(
-        self, config: VAETrainConfig, normalization: Normalization, targets: tuple[str, ...], unet: UNet
+        self,
+        config: VAETrainConfig,
+        normalization: Normalization,
+        targets: tuple[str, ...],
+        unet: UNet,
+        pictured: WholeHours | None = None,
     ) -> None:
         super().__init__(config)
         self.normalization = normalization
         self.targets = targets
+        self.pictured = pictured
         self.model_config = VAEConfig(
             in_channels=len(targets), latent_channels=config.latent_channels, features=config.features
         )
@@ -110,6 +118,18 @@ class VAETask(StageTask):
         self._losses_seen.append(torch.stack(loss))
         self._squares.append((reconstruction - residual).square().mean(dim=(2, 3)))
         self._moments.add(posterior.mean)
+        if batch_idx == 0 and self.pictured is not None:
+            shown = self.pictured
+            made = shown.mean + reconstruction.float().cpu()
+            self.scene = from_mean(
+                shown.hours[0],
+                shown.mean,
+                shown.truth,
+                made,
+                "UNet and decoded latent",
+                self.normalization,
+                self.targets,
+            )
 
     def validation_scores(self) -> dict[str, float]:
         total, reconstruction, kl = torch.stack(self._losses_seen).double().cpu().mean(dim=0).tolist()
@@ -229,7 +249,8 @@ def train_vae(
             datasets = hour_datasets(config, store, train, validation, normalization, targets, report)
     run.begin(normalization)
 
-    task = VAETask(config, normalization, targets, network)
+    pictured = means.whole(validation[:1]) if config.pictures else None
+    task = VAETask(config, normalization, targets, network, pictured)
     run.fit(task, loaders(config, *datasets, run.where), report)
 
     best = run.best()

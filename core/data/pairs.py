@@ -23,6 +23,7 @@ Pair = tuple[Tensor, Tensor]
 LATITUDES = ("latitude", "lat", "nav_lat")
 LONGITUDES = ("longitude", "lon", "nav_lon")
 NAMES = ("t2m", "2t", "T_2M", "tas")
+MEMBERS = ("member", "number", "realization", "ensemble")
 
 
 class PairError(ValueError):
@@ -50,8 +51,9 @@ def store_pairs(store: Store, hours: ArrayLike, *, batch_hours: int = 4) -> Iter
 def read_temperature(path: str | Path) -> tuple[xr.DataArray, tuple[float, float]]:
     """The temperature of a NetCDF file and the spacing of its grid.
 
-    Takes the variable t2m, 2t, T_2M or tas, or the only one whose standard name or units say temperature.
-    Latitude and longitude may be axes or two-dimensional, as on a rotated grid.
+    Takes the variable t2m, 2t, T_2M or tas, or the only one whose standard name or units say temperature;
+    of an ensemble, such as ``tramontana downscale`` writes, its first member. Latitude and longitude may be
+    axes or two-dimensional, as on a rotated or projected grid.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def read_temperature(path: str | Path) -> tuple[xr.DataArray, tuple[float, float
     path = Path(path)
     try:
         with xr.open_dataset(path, engine=_engine(path)) as dataset:
-            field = _temperature(path, dataset).load()
+            field = _one_member(_temperature(path, dataset)).load()
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, PairError):
             raise
@@ -133,11 +135,28 @@ def _temperature(path: Path, dataset: xr.Dataset) -> xr.DataArray:
         or (variable.attrs.get("units") == "K" and variable.ndim >= 2)
     ]
     if len(warm) != 1:
+        if not dataset.data_vars and (groups := _groups(path)):
+            raise PairError(
+                f"{path} holds groups ({', '.join(groups)}) and no fields beside them; give a file of one "
+                "downscaler."
+            )
         raise PairError(
             f"{path} holds {', '.join(map(str, dataset.data_vars)) or 'nothing'}; a temperature called "
             f"one of {', '.join(NAMES)} is needed, or one variable alone that says it is a temperature."
         )
     return dataset[warm[0]]
+
+
+def _groups(path: Path) -> list[str]:
+    if _engine(path) != "h5netcdf":
+        return []
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        return sorted(map(str, tree.children))
+
+
+def _one_member(field: xr.DataArray) -> xr.DataArray:
+    names = {*MEMBERS, *(n for n, c in field.coords.items() if c.attrs.get("standard_name") == "realization")}
+    return field.isel({dim: 0 for dim in field.dims if dim in names})
 
 
 def _coordinate(path: Path, field: xr.DataArray, names: tuple[str, ...]) -> xr.DataArray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from core.checkpoint import SUFFIX, CheckpointError, read_header
-from core.downscale.generative import GenerativeDownscaler
+from core.downscale.generative import GenerativeDownscaler, Precision
 from core.downscale.network import NetworkDownscaler
 from core.downscale.regression import UNetDownscaler
 
@@ -19,11 +20,13 @@ def from_checkpoint(
     device: str = "auto",
     memory_gib: float | None = None,
     threads: int | None = None,
+    precision: Precision = "float32",
     lazy: bool = False,
 ) -> NetworkDownscaler:
     """The downscaler of a checkpoint file.
 
     With ``lazy`` the weights are read when they are first needed, so that faults in them show then.
+    ``precision`` is for generative models, see :class:`core.downscale.generative.GenerativeDownscaler`.
 
     Raises CheckpointError where the file can't be read or is of a kind that this version does not run.
     """
@@ -34,14 +37,23 @@ def from_checkpoint(
         )
     if kind not in _KINDS:
         raise CheckpointError(f"{path} holds a model of kind {kind}; this version runs {', '.join(_KINDS)}.")
-    downscaler = _KINDS[kind](path, device=device, memory_gib=memory_gib, threads=threads)
+    runner = _KINDS[kind]
+    given: dict[str, Any] = {"device": device, "memory_gib": memory_gib, "threads": threads}
+    if issubclass(runner, GenerativeDownscaler):
+        given["precision"] = precision
+    downscaler = runner(path, **given)
     if not lazy:
         downscaler.load()
     return downscaler
 
 
 def find_downscalers(
-    folder: str | Path, *, device: str = "auto", memory_gib: float | None = None, threads: int | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    memory_gib: float | None = None,
+    threads: int | None = None,
+    precision: Precision = "float32",
 ) -> tuple[list[NetworkDownscaler], list[tuple[Path, str]]]:
     """Every checkpoint of a folder as a downscaler, in the order of file names; no weights are read yet.
 
@@ -53,7 +65,12 @@ def find_downscalers(
     for path in sorted(Path(folder).glob(f"[!.]*{SUFFIX}")):
         try:
             downscaler = from_checkpoint(
-                path, device=device, memory_gib=memory_gib, threads=threads, lazy=True
+                path,
+                device=device,
+                memory_gib=memory_gib,
+                threads=threads,
+                precision=precision,
+                lazy=True,
             )
         except (CheckpointError, OSError, RuntimeError) as error:
             # Files come and go while a folder is read, and networks of strange sizes can't be made.

@@ -102,6 +102,11 @@ class NetworkDownscaler(Downscaler):
         """
         self._loaded()
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned; reads the weights where they are not there yet."""
+        return sum(parameter.numel() for parameter in self._loaded().parameters())
+
     def _loaded(self) -> nn.Module:
         # Screens compute in several threads; the file is read once.
         with self._lock:

@@ -58,6 +58,10 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
 class FieldFile:
     """A file of fine fields (member, time, y, x), float32, with coordinates, CRS and provenance.
 
+    Places are given twice, as CF-1.11 asks of projected grids (section 5.2): by x and y [m] with the CRS, and
+    by ``latitude`` and ``longitude`` (y, x) of the cell centres on WGS 84 [degrees], float32: to half a
+    metre.
+
     With one source its variables lie at the root of the file; with several, each has a group of its own,
     named by its key (``xarray.open_datatree`` reads them all). The file is written under a temporary
     name; leaving the ``with`` block names it, leaving it by an exception deletes it.
@@ -126,11 +130,14 @@ class FieldFile:
             ("y", domain.fine.y, _axis("y")),
             ("x", domain.fine.x, _axis("x")),
         ):
-            backend.coordinate(group, name, values, attrs)
+            backend.coordinate(group, name, (name,), values, attrs)
+        for name, degrees in (("latitude", domain.fine.latitude), ("longitude", domain.fine.longitude)):
+            backend.coordinate(group, name, ("y", "x"), degrees.astype(np.float32), _PLACES[name])
         backend.scalar(group, "spatial_ref", grid_mapping_attrs(domain.fine))
         shape = (members.size, times.size, *domain.fine.shape)
         for name in source.targets:
-            backend.field(group, name, shape, {**VARIABLES[name].attrs, "grid_mapping": "spatial_ref"})
+            links = {"grid_mapping": "spatial_ref", "coordinates": " ".join(_PLACES)}
+            backend.field(group, name, shape, {**VARIABLES[name].attrs, **links})
 
     def write(self, key: str, fields: xr.Dataset) -> None:
         """Write fields (member, time, y, x) of some hours and members of one source.
@@ -189,6 +196,12 @@ class FieldFile:
             raise
 
 
+_PLACES = {
+    "latitude": {"standard_name": "latitude", "units": "degrees_north"},
+    "longitude": {"standard_name": "longitude", "units": "degrees_east"},
+}
+
+
 def _axis(name: str) -> dict[str, str]:
     return {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
 
@@ -222,7 +235,9 @@ class _Backend(Protocol):
 
     def attrs(self, group: str, values: Mapping[str, Any]) -> None: ...
 
-    def coordinate(self, group: str, name: str, values: NDArray[Any], attrs: Mapping[str, Any]) -> None: ...
+    def coordinate(
+        self, group: str, name: str, dims: Sequence[str], values: NDArray[Any], attrs: Mapping[str, Any]
+    ) -> None: ...
 
     def scalar(self, group: str, name: str, attrs: Mapping[str, Any]) -> None: ...
 
@@ -248,10 +263,14 @@ class _NetCDF:
     def attrs(self, group: str, values: Mapping[str, Any]) -> None:
         self._group(group).setncatts(dict(values))
 
-    def coordinate(self, group: str, name: str, values: NDArray[Any], attrs: Mapping[str, Any]) -> None:
+    def coordinate(
+        self, group: str, name: str, dims: Sequence[str], values: NDArray[Any], attrs: Mapping[str, Any]
+    ) -> None:
         node = self._group(group)
-        node.createDimension(name, values.size)
-        variable = node.createVariable(name, values.dtype, (name,))
+        if tuple(dims) == (name,):
+            node.createDimension(name, values.size)
+        packed = {"compression": "zlib", "complevel": 1, "shuffle": True} if values.ndim > 1 else {}
+        variable = node.createVariable(name, values.dtype, tuple(dims), **packed)
         variable.setncatts(dict(attrs))
         variable[:] = values
 
@@ -306,9 +325,11 @@ class _Zarr:
         array.attrs.update(dict(attrs))
         return array
 
-    def coordinate(self, group: str, name: str, values: NDArray[Any], attrs: Mapping[str, Any]) -> None:
+    def coordinate(
+        self, group: str, name: str, dims: Sequence[str], values: NDArray[Any], attrs: Mapping[str, Any]
+    ) -> None:
         options = {"dtype": values.dtype, "chunks": values.shape, "fill_value": 0}
-        self._array(group, name, values.shape, (name,), attrs, **options)[...] = values
+        self._array(group, name, values.shape, dims, attrs, **options)[...] = values
 
     def scalar(self, group: str, name: str, attrs: Mapping[str, Any]) -> None:
         self._array(group, name, (), (), attrs, dtype="int32", fill_value=0)

@@ -16,10 +16,12 @@ from core.downscale.network import NetworkDownscaler
 from core.downscale.output import FieldFile, Source, check_output
 from core.downscale.sampling import Sampling, SamplingStep
 from core.downscale.start_noise import NoiseFile
-from core.downscale.stores import inputs_held, refuse_obstacles
+from core.downscale.stores import inputs_held, refuse_gaps, refuse_obstacles
 
 READ_HOURS = 24
 """Hours whose coarse fields are in memory at once."""
+
+CHECKING = "Looking for gaps"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RunProgress:
 
     Attributes
     ----------
-    label : of the downscaler at work
+    label : of the downscaler at work, :data:`CHECKING` before the first
     hour : the first of those computed now
     step, steps : of the sampler; 1 of 1 for downscalers without one
     done, total : fields (hours x members of all downscalers); ``done`` counts parts of them
@@ -58,7 +60,8 @@ def downscale_to_file(
 
     The file holds every target as float32 (member, time, y, x) with CF attributes, CRS and where it comes
     from: data, model file and its hash, sampler, seed. Downscalers that give one field have member 0
-    alone. Nothing is left where the run is closed early or fails.
+    alone. Nothing is left where the run is closed early or fails. The predictors of all hours are read once
+    before the first field is computed, so that a gap in a late hour costs no more than that.
 
     Parameters
     ----------
@@ -67,7 +70,8 @@ def downscale_to_file(
     members : of downscalers that are ``stochastic``
     sampling, noise, batch : as in :meth:`core.downscale.generative.GenerativeDownscaler.sample`
 
-    Raises DownscaleError, before anything is computed, where a downscaler can't run or the name is taken.
+    Raises DownscaleError, before anything is computed, where a downscaler can't run or the name is taken, and
+    from the generator where predictors of a network have gaps.
     """
     sampling = sampling or Sampling()
     times = store.hours if hours is None else as_times(hours)
@@ -92,10 +96,14 @@ def downscale_to_file(
     }
 
     def events() -> Generator[RunProgress, None, None]:
+        total = sum(len(source.members) for source in sources.values()) * times.size
+        needed = inputs_held(store, [d for d in downscalers if isinstance(d, NetworkDownscaler)])
+        if needed:
+            for hour in refuse_gaps(store, needed, times, batch_hours=READ_HOURS):
+                yield RunProgress(CHECKING, hour, 1, 1, 0.0, total)
         # Made here, so that a run that is never begun leaves nothing behind.
         with FieldFile(path, store.domain, times, sources, attrs=attrs, overwrite=overwrite) as file:
             done = 0
-            total = sum(len(source.members) for source in sources.values()) * times.size
             for downscaler in downscalers:
                 given = sources[downscaler.key].members
                 for hour, step, steps, part in _fields(

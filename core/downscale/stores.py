@@ -41,6 +41,34 @@ def refuse_obstacles(store: Store, downscalers: Sequence[Downscaler]) -> None:
         raise DownscaleError(" ".join(obstacles))
 
 
+def refuse_gaps(
+    store: Store, names: Sequence[str], hours: NDArray[np.datetime64], *, batch_hours: int = 24
+) -> Iterator[np.datetime64]:
+    """Read predictors for networks over hours of a store, in order, and stop at the first gap in them.
+
+    Yields the first hour of every batch before reading it. Raises DownscaleError that names the first hour
+    with a missing or infinite value, and the predictors that have it. Missing sst is no gap: land has none.
+    """
+    for start in range(0, hours.size, batch_hours):
+        batch = hours[start : start + batch_hours]
+        yield batch[0]
+        coarse = store.read_coarse(batch, names)
+        bad = {}
+        for name in names:
+            values = coarse[name].transpose("time", "y", "x").values
+            broken = np.isinf(values) if name == "sst" else ~np.isfinite(values)
+            bad[name] = broken.sum(axis=(1, 2))
+        cells = coarse.sizes["y"] * coarse.sizes["x"]
+        for row, hour in enumerate(batch):
+            found = [f"{name} ({count[row]} of {cells} cells)" for name, count in bad.items() if count[row]]
+            if found:
+                stamp = np.datetime_as_string(hour, unit="m").replace("T", " ")
+                raise DownscaleError(
+                    f"{store.path} has missing values at {stamp} UTC in {', '.join(found)}; networks need "
+                    "complete fields. Leave out such hours, or use data that covers the whole domain."
+                )
+
+
 def inputs_held(store: Store, downscalers: Sequence[Downscaler]) -> list[str]:
     """The predictors of a store that at least one of the downscalers uses."""
     wanted = {name for d in downscalers for name in d.inputs}

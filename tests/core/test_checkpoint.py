@@ -371,14 +371,21 @@ def deep(path: Path) -> None:
         (lambda path: path.write_bytes(b"abc"), "not a Tramontana checkpoint"),
         (lambda path: path.write_bytes(bytes(100)), "not a Tramontana checkpoint"),
         (lambda path: path.write_bytes(struct.pack("<Q", 40) + b"x" * 40), "not a Tramontana checkpoint"),
-        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "not a safetensors file"),
-        (pickled, "not a safetensors file"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "not a Tramontana checkpoint"),
+        (pickled, "not a Tramontana checkpoint"),
+        (
+            lambda path: torch.save({"a": torch.ones(1)}, path),
+            "checkpoint of PyTorch.* `tramontana checkpoint import`",
+        ),
+        (lambda path: path.write_text("Dear reader, good day."), r"not a Tramontana .* `tramontana train`"),
         (foreign, "not a Tramontana checkpoint"),
         (without_metadata, "not a Tramontana checkpoint"),
         (deep, "not a Tramontana checkpoint"),
         (
-            lambda path: path.write_bytes(struct.pack("<Q", MAX_HEADER_BYTES + 1) + bytes(10)),
-            f"header is too large \\({MAX_HEADER_BYTES + 1} bytes",
+            lambda path: path.write_bytes(
+                struct.pack("<Q", MAX_HEADER_BYTES + 1) + bytes(MAX_HEADER_BYTES + 1)
+            ),
+            f"header would have {MAX_HEADER_BYTES + 1} bytes, and at most",
         ),
         (lambda path: path.mkdir(), "There is no checkpoint"),
         (lambda path: None, "There is no checkpoint"),

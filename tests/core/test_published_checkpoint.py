@@ -381,7 +381,16 @@ def test_a_small_file_can_not_ask_for_many_weights(unet: State, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"PK\x03\x04 and no more", "truncated or damaged"), (b"text", "zip form"), (None, "no file")],
+    [
+        (b"PK\x03\x04 and no more", "truncated or damaged"),
+        (b"\x80\x02}q\x00.", "zip form"),
+        (
+            b"<!DOCTYPE\nhtml>" + b" " * 99,
+            r"a text file \(it begins with '<!DOCTYPE\?html>'\).*the \.ckpt file",
+        ),
+        (b"\x08" + bytes(7) + b'{"a":{}}', r"is a safetensors file.*`tramontana checkpoint show`"),
+        (None, "no file"),
+    ],
 )
 def test_other_files_are_named_as_such(content: bytes | None, sentence: str, tmp_path: Path) -> None:
     if content is not None:

@@ -52,6 +52,14 @@ def test_rows_run_from_north_to_south_and_distances_are_those_of_the_earth(tmp_p
     assert columns == pytest.approx(27.83 * np.cos(np.radians(45)), abs=0.06)
 
 
+def test_of_an_ensemble_the_first_member_is_taken(tmp_path: Path):
+    values = field()
+    with xr.open_dataset(write(tmp_path / "a.nc", values)) as dataset:
+        members = xr.concat([dataset["t2m"], dataset["t2m"] + 1], "number").transpose("time", "number", ...)
+        members.to_dataset(name="t2m").to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    np.testing.assert_allclose(read_temperature(tmp_path / "b.nc")[0], values)
+
+
 def test_blocks_are_means_and_remains_are_left_out():
     data = xr.DataArray(field(), dims=("time", "y", "x"))
     (fine, coarse), (rest, _) = averaged_pairs(data, 4, batch_hours=2)

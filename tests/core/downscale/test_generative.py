@@ -374,9 +374,21 @@ def test_faults_of_the_inputs_are_named_at_once(
         ldm.sample(coarse, static, DOMAIN, batch=0)
 
 
-def test_half_precision_is_for_cuda(save_ldm: SaveModel) -> None:
-    with pytest.raises(DownscaleError, match="bfloat16 is for CUDA"):
-        GenerativeDownscaler(save_ldm(), device="cpu", precision="bfloat16")
+def test_half_precision_changes_members_by_little(
+    save_ldm: SaveModel, coarse: xr.Dataset, static: xr.Dataset
+) -> None:
+    path = save_ldm()
+    exact, half = (
+        collect(
+            GenerativeDownscaler(path, device="cpu", precision=precision).sample(
+                coarse, static, DOMAIN, (0, 1), Sampling(steps=3)
+            )
+        )["t2m"]
+        for precision in ("float32", "bfloat16")
+    )
+    spread = float(abs(exact.sel(member=0) - exact.sel(member=1)).mean())
+    assert 0 < float(abs(half - exact).mean()) < 0.05 * spread
+    assert half.dtype == np.float32
 
 
 WIDE = small_latent_diffusion().conditioner.model_copy(update={"width": 16}).model_dump(mode="json")

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import rioxarray  # noqa: F401
 import xarray as xr
+from pyproj import Transformer
 
+from core.data.pairs import PairError, read_temperature
 from core.downscale import DownscaleError, output
 from core.downscale.output import FieldFile, Source
 from core.variables import VARIABLES
@@ -57,6 +60,54 @@ def test_one_source_lies_at_the_root(tmp_path: Path, suffix: str) -> None:
     assert result.attrs["Conventions"] == "CF-1.11"
     assert (result.attrs["title"], result.attrs["synthetic"]) == ("Test", 1)
     assert (result.attrs["seed"], result.attrs["sampler_eta"]) == ("7", 0.5)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_latitude_and_longitude_lie_beside_the_projected_axes(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    with FieldFile(path, DOMAIN, HOURS[:1], {"a": Source(("t2m",), (0,))}, attrs=ATTRS) as file:
+        file.write("a", fields([0], HOURS[:1]))
+    with xr.open_dataset(path, decode_coords=False) as raw:
+        assert raw["t2m"].attrs["coordinates"].split() == ["latitude", "longitude"]
+        assert raw["t2m"].attrs["grid_mapping"] == "spatial_ref"
+        for name, units in (("latitude", "degrees_north"), ("longitude", "degrees_east")):
+            assert raw[name].dims == ("y", "x")
+            assert raw[name].attrs["standard_name"] == name
+            assert raw[name].attrs["units"] == units
+    to_projected = Transformer.from_crs("EPSG:4326", "EPSG:3035", always_xy=True)
+    with xr.open_dataset(path) as dataset:
+        field = dataset["t2m"].load()
+    x, y = to_projected.transform(field["longitude"].values, field["latitude"].values)
+    np.testing.assert_allclose(x, np.broadcast_to(field["x"], x.shape), rtol=0, atol=0.6)
+    np.testing.assert_allclose(y, np.broadcast_to(field["y"].values[:, None], y.shape), rtol=0, atol=0.6)
+
+
+def test_programs_with_gdal_see_the_projection(tmp_path: Path) -> None:
+    """Two-dimensional latitude and longitude must not take its place."""
+    path = tmp_path / "a.nc"
+    write_one(path, lambda: None)
+    left, _, _, top = DOMAIN.fine.extent
+    with rasterio.open(f"netcdf:{path}:t2m") as raster:
+        assert raster.crs.to_epsg() == 3035
+        assert (raster.transform.c, raster.transform.f) == (left, top)
+        assert (raster.transform.a, raster.transform.e) == (2000.0, -2000.0)
+        np.testing.assert_array_equal(raster.read(1), fields([0], HOURS[:1])["t2m"].values[0, 0])
+
+
+def test_the_temperature_can_be_read_back_for_the_audit(tmp_path: Path) -> None:
+    def filled(name: str, sources: dict[str, Source]) -> Path:
+        with FieldFile(tmp_path / name, DOMAIN, HOURS, sources, attrs=ATTRS) as file:
+            for key, source in sources.items():
+                file.write(key, fields(list(source.members), HOURS, offset=280.0))
+        return tmp_path / name
+
+    data, spacing = read_temperature(filled("one.nc", {"a": Source(("t2m",), (0, 1))}))
+    np.testing.assert_array_equal(data.values, fields([0], HOURS, offset=280.0)["t2m"].values[0])
+    # Lengths are true along neither axis of an equal-area projection, but their product is.
+    assert spacing[0] * spacing[1] == pytest.approx(4.0, rel=1e-3)
+    both = filled("both.nc", {"a": Source(("t2m",), (0,)), "b": Source(("t2m",), (0,))})
+    with pytest.raises(PairError, match=r"groups \(a, b\) and no fields beside them"):
+        read_temperature(both)
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])

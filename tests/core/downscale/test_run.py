@@ -1,6 +1,7 @@
 """Runs over hours and members into one file."""
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def test_all_downscalers_into_one_file(
     events = list(
         downscale_to_file(store, [ldm, unet, lapse_rate], path, chosen, members=[0, 4], sampling=FEW)
     )
+    assert [event.label for event in events[:3]] == [runs.CHECKING, runs.CHECKING, ldm.label]
     assert {event.total for event in events} == {6 + 3 + 3}
     done = [event.done for event in events]
     assert done == sorted(done)
@@ -82,11 +84,46 @@ def test_a_run_that_is_closed_leaves_nothing(
     folder = tmp_path / "out"
     run = downscale_to_file(store, [ldm], folder / "a.zarr", times, sampling=FEW)
     assert not folder.exists()
-    next(run)
+    assert next(run).label == runs.CHECKING
+    assert not folder.exists()
     next(run)
     assert len(list(folder.iterdir())) == 1
     run.close()
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("t850", np.nan), ("sst", np.inf)])
+def test_a_gap_in_the_last_hour_is_found_before_anything_is_computed(
+    tmp_path: Path,
+    save_unet: SaveModel,
+    times: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: float,
+) -> None:
+    monkeypatch.setattr(runs, "READ_HOURS", 2)
+    gap = make_store(tmp_path / "gap.zarr", times)
+    last = {key: field.values for key, field in gap.read_coarse(times[-1:]).items() if key != "orography"}
+    last[name][0, :2, -4:] = value
+    gap.write(times[-1:], last, gap.read_fine(times[-1:]))
+    unet = from_checkpoint(save_unet(), device="cpu")
+    run = downscale_to_file(gap, [unet], tmp_path / "out" / "a.nc")
+    assert [(event.label, event.hour) for event in islice(run, 3)] == [
+        (runs.CHECKING, hour) for hour in times[::2]
+    ]
+    stamp = str(times[-1])[:16].replace("T", " ")
+    with pytest.raises(DownscaleError, match=rf"has missing values at {stamp} UTC in {name} \(8 of 64 cells"):
+        next(run)
+    assert not (tmp_path / "out").exists()
+    for _ in downscale_to_file(gap, [unet], tmp_path / "a.nc", times[:-1]):
+        pass
+    if name == "sst":
+        return
+    # Interpolations have gaps where their one predictor has.
+    for _ in downscale_to_file(gap, interpolations()[:1], tmp_path / "b.nc"):
+        pass
+    with xr.open_dataset(tmp_path / "b.nc") as dataset:
+        assert dataset["t2m"].notnull().all()
 
 
 def test_what_can_not_run_is_refused_at_once(
