@@ -87,9 +87,7 @@ def open_store(path: Path) -> Store:
         if file_kind(path) == "zip" and path.suffix != ".zip":
             raise StoreError(f"{path} is no store. {published_advice(path)}")
         if path.suffix == SUFFIX:
-            raise StoreError(
-                f"{path} is no store. See a model file with `tramontana checkpoint show {path}`."
-            )
+            raise StoreError(f"{path} is no store. See a model file with `tramontana checkpoint show`.")
     return Store.open(path)
 
 
@@ -726,8 +724,7 @@ def downscale(
         err.print("Stopped. Nothing was written.")
         raise typer.Exit(130) from None
     made = ", ".join(
-        f"{d.label} ({counted(members, 'member')})" if d.stochastic and members > 1 else d.label
-        for d in downscalers
+        f"{d.label} ({members} members)" if d.stochastic and members > 1 else d.label for d in downscalers
     )
     say(f"Wrote {out_path}: {counted(times.size, 'hour')} of {made}.")
 

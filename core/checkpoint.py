@@ -35,6 +35,7 @@ from core.diffusion.schedule import Parameterization
 from core.domain import Domain
 from core.file_kind import file_kind
 from core.mapped_memory import map_file, mapped_tensor, release
+from core.plural import counted
 from core.variables import PREDICTORS, STATICS, TARGETS
 
 FORMAT_VERSION = 1
@@ -522,7 +523,7 @@ def _layout(path: Path, outer: Mapping[str, Any], start: int, size: int) -> dict
             raise _damaged(path, f"{key} does not begin where the tensor before it ends")
         end = last
     if start + end != size:
-        raise _damaged(path, f"{size - start - end} bytes follow the last tensor")
+        raise _damaged(path, f"{counted(size - start - end, 'byte')} too many lie behind the last tensor")
     return {key: entry for _, _, key, entry in found}
 
 

@@ -19,6 +19,7 @@ from core.models.conditioner import Conditioner, ConditionerConfig
 from core.models.denoiser import Denoiser, DenoiserConfig
 from core.models.unet import UNet, UNetConfig
 from core.models.vae import VAE, VAEConfig
+from core.plural import counted
 from core.variables import STATIC_CHANNELS
 
 PARTS: dict[str, tuple[type[BaseModel], type[nn.Module]]] = {
@@ -138,7 +139,7 @@ def _run(checkpoint: Checkpoint, modules: dict[str, nn.Module]) -> Finding:
             return Finding(
                 "run",
                 False,
-                f"{checkpoint.path}: the {what} gives {field.shape[1]} fields; its header names "
+                f"{checkpoint.path}: the {what} gives {counted(field.shape[1], 'field')}; its header names "
                 f"{', '.join(header.targets)}.",
             )
         if not field.isfinite().all():

@@ -30,6 +30,7 @@ from core.models.denoiser import Averages
 from core.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from core.models.unet import UNet, UNetConfig
 from core.models.vae import VAE, VAEConfig
+from core.plural import counted
 from core.torch_archive import ArchiveError, TorchArchive
 from core.unpickle import Inert
 from core.variables import PREDICTORS, STATIC_CHANNELS, TARGETS, VARIABLES
@@ -188,7 +189,7 @@ class PublishedCheckpoint:
         vae_config = self._model.configs.get("vae")
         if vae_config is not None and vae_config.in_channels != net.out_channels:
             raise CheckpointError(
-                f"{self.path} has a VAE for {vae_config.in_channels} targets and a UNet for "
+                f"{self.path} has a VAE for {counted(vae_config.in_channels, 'target')} and a UNet for "
                 f"{net.out_channels}."
             )
 
@@ -225,11 +226,13 @@ class PublishedCheckpoint:
             raise CheckpointError(f"Unknown targets: {', '.join(unknown)}; known are {', '.join(TARGETS)}.")
         if len(set(targets)) != len(targets) or len(targets) != net.out_channels:
             raise CheckpointError(
-                f"{self.path} gives {net.out_channels} fields, but the targets are {', '.join(targets)}."
+                f"{self.path} gives {counted(net.out_channels, 'field')}, but the targets named are "
+                f"{', '.join(targets)}."
             )
         if net.in_channels != len(predictors) + STATIC_CHANNELS:
             raise CheckpointError(
-                f"{self.path} takes {net.in_channels} fields; {len(predictors)} predictors and "
+                f"{self.path} takes {counted(net.in_channels, 'field')}; "
+                f"{counted(len(predictors), 'predictor')} and "
                 f"{STATIC_CHANNELS} static channels are {len(predictors) + STATIC_CHANNELS}."
             )
         return Variables(tuple(predictors), tuple(targets))

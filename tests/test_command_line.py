@@ -157,6 +157,22 @@ def test_show_and_validate(run):
     assert "Wrong units" in ended.out
 
 
+@pytest.mark.parametrize("command", [("show",), ("show", "--validate"), ("downscale",)])
+def test_a_checkpoint_in_the_place_of_a_store(run, fixtures, command):
+    source = fixtures / "checkpoints" / "UNET_2mT.ckpt"
+    options = ("--model", "quadratic", "--out", "a.nc") if command == ("downscale",) else ()
+    ended = run(*command, source, *options)
+    assert ended.status == 1
+    assert ended.said.startswith(f"Error: {source} is no store. {source} seems to be a checkpoint of PyTorch")
+    for advice in ("`tramontana checkpoint import`", "`tramontana checkpoint show`"):
+        assert advice in ended.said
+    Path("letter.txt").write_text("Dear reader")
+    ended = run(*command, "letter.txt", *options)
+    assert ended.status == 1
+    assert ended.said.startswith("Error: letter.txt is not a store")
+    assert "`tramontana demo`" in ended.said
+
+
 # ---------------------------------------------------------------- demo
 
 
@@ -165,7 +181,7 @@ def test_demo_makes_a_store_and_continues_it(run, place, corsica):
     ended = run("demo", "--out", "demo.zarr", "--start", "2016-07-11", "--hours", 1)
     assert ended.status == 0
     assert "demo.zarr: Tramontana nature run: synthetic weather over Corsica (synthetic)" in ended.out
-    assert "1 hours from 2016-07-11 00:00 UTC" in ended.out
+    assert "1 hour from 2016-07-11 00:00 UTC" in ended.out
     assert "Lapse-rate interpolation: can run" in ended.out
     before = Store.open("demo.zarr").read_fine()["t2m"]
     ended = run("demo", "--out", "demo.zarr", "--start", "2016-07-11", "--hours", 2, "--starts", 1)
@@ -467,10 +483,33 @@ def served(monkeypatch) -> list[tuple[list[Path], dict[str, object]]]:
 
 
 def test_explore_serves_what_it_is_told(run, served):
+    for folder in ("a.zarr", "b.zarr", "models"):
+        Path(folder).mkdir()
     words = ("--checkpoints", "models", "--port", 5010, "--address", "0.0.0.0", "--no-open")
     assert run("explore", "a.zarr", "b.zarr", *words).status == 0
     options = {"checkpoints": Path("models"), "port": 5010, "address": "0.0.0.0", "open_browser": False}
     assert served == [([Path("a.zarr"), Path("b.zarr")], options)]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--checkpoints", "nowhere"), "There is no folder nowhere with checkpoints."),
+        (("there.zarr", "nowhere.zarr"), "There is no store at nowhere.zarr. Make one with"),
+        (
+            ("a.safetensors",),
+            "a.safetensors is no store. See a model file with `tramontana checkpoint show`.",
+        ),
+    ],
+)
+def test_explore_of_what_is_not_there_ends_before_the_server_starts(run, served, words, sentence):
+    Path("there.zarr").mkdir()
+    Path("a.safetensors").write_bytes(b"1234567")
+    ended = run("explore", *words, "--no-open")
+    assert ended.status == 1
+    assert ended.err.startswith(f"Error: {sentence}")
+    assert len(ended.err.splitlines()) == 1
+    assert served == []
 
 
 def test_explore_without_anything(run, served):
@@ -490,6 +529,7 @@ def test_explore_demo_makes_the_store_once(run, served, monkeypatch):
     assert ended.status == 0
     assert "Making a day of synthetic weather in data/demo.zarr" in ended.out
     assert run("explore", "--demo", "--no-open").status == 0
+    Path("mine.zarr").mkdir()
     assert run("explore", "mine.zarr", "--demo", "--no-open").status == 0
     assert len(made) == 1
     assert [stores for stores, _ in served] == [[], [], [Path("mine.zarr")]]

@@ -106,6 +106,25 @@ def test_statistics_from_json_need_no_statics(fixtures: Path, tmp_path: Path) ->
     assert read_header(tmp_path / "UNET_2mT.safetensors").normalization == values
 
 
+def test_a_file_is_replaced_only_on_request(
+    fixtures: Path,
+    statistics: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "mine.safetensors"
+    out.write_text("mine")
+    source = fixtures / "checkpoints" / "UNET_2mT.ckpt"
+    words = ("import", source, "--normalization", statistics, "--out", out)
+    assert run_main(monkeypatch, *words) == 1
+    message = said(capsys)
+    assert f"Error: {out} exists already; give another name with --out, or replace it" in message
+    assert out.read_text() == "mine"
+    assert run(*words, "--overwrite").exit_code == 0
+    assert read_header(out).kind == "unet"
+
+
 def test_options_of_a_latent_diffusion_model(fixtures: Path, statistics: Path, tmp_path: Path) -> None:
     source = fixtures / "checkpoints" / "LDM_residual_2mT.ckpt"
     for name, options in {"ema": [], "raw": ["--raw-weights"], "pde": ["--kind", "ldm_pde"]}.items():
@@ -176,6 +195,35 @@ def tiny(fixtures: Path, folder: Path) -> Path:
     state = {key: archive.tensor(value).clone() for key, value in archive.value["state_dict"].items()}
     torch.save(state, folder / "state.pt")
     return folder / "state.pt"
+
+
+def test_other_files_and_places_come_with_advice(
+    fixtures: Path,
+    statistics: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("letter.ckpt").write_text("Dear reader")
+    source = fixtures / "checkpoints" / "UNET_2mT.ckpt"
+    options = ("--normalization", statistics)
+    for words, sentences in (
+        (("import", "letter.ckpt", *options), ("is a text file (it begins with 'Dear reader')",)),
+        (
+            ("import", source, *options, "--domain", "nowhere"),
+            ("There is no domain or store nowhere. The domain known by name is italy",),
+        ),
+        (("import", source, *options, "--domain", source), ("is no store.",)),
+        (("show", source), ("seems to be a checkpoint of PyTorch", "`tramontana checkpoint import`")),
+        (("show", "letter.ckpt"), ("is not a Tramontana checkpoint", "`tramontana train`")),
+    ):
+        assert run_main(monkeypatch, *words) == 1
+        message = said(capsys)
+        assert message.count("\n") == 1
+        for sentence in sentences:
+            assert sentence in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.ckpt", "normalization_data.pkl"]
 
 
 @pytest.mark.parametrize(

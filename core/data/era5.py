@@ -30,6 +30,7 @@ from core.data.era5_files import Era5Error, FileContent, Series, Times, open_fil
 from core.data.regrid import Regridder, RegridError, bilinear, conservative
 from core.data.store import HOURS_PER_SHARD, Store
 from core.domain import ITALY, Domain
+from core.plural import are, counted
 from core.variables import PREDICTORS, VARIABLES
 
 __all__ = ["Era5Error", "FileSummary", "IngestReport", "ingest", "inspect"]
@@ -97,7 +98,7 @@ class IngestReport:
         for name, share in self.coverage.items():
             shares.setdefault(f"{100 * share:.1f} %", []).append(name)
         lines = [
-            f"{self.hours} hours{span} from {len(self.files)} file{'' if len(self.files) == 1 else 's'} "
+            f"{counted(self.hours, 'hour')}{span} from {counted(len(self.files), 'file')} "
             f"written to {self.store}."
         ]
         lines += [
@@ -352,8 +353,8 @@ class _Predictor:
         doubles = sum(part.times.size for part in self.parts) - self.given.size
         if doubles:
             notes.append(
-                f"{self.name} is given more than once for {doubles} hours; the file named first counts, the "
-                "others fill cells that it does not cover."
+                f"{self.name} is given more than once for {counted(doubles, 'hour')}; the file named first "
+                "counts, the others fill cells that it does not cover."
             )
         if self.since_midnight:
             lost = self.given.size - self.times.size
@@ -449,7 +450,7 @@ def _choose_hours(merged: Sequence[_Predictor], hours: str) -> tuple[Times, list
     if not lacking:
         return union, []
     if hours == "all":
-        return union, [f"Of {union.size} hours {', '.join(lacking)}; missing fields are NaN."]
+        return union, [f"Of {counted(union.size, 'hour')} {', '.join(lacking)}; missing fields are NaN."]
     if common.size == 0:
         spans = "; ".join(
             f"{predictor.name} has {_show(predictor.times[0])} to {_show(predictor.times[-1])}"
@@ -460,8 +461,9 @@ def _choose_hours(merged: Sequence[_Predictor], hours: str) -> tuple[Times, list
             f"The files have no hour in common ({spans}); ingest them into separate stores, or keep all "
             "hours."
         )
+    lost = union.size - common.size
     return common, [
-        f"{union.size - common.size} of {union.size} hours are left out because not every variable has them "
+        f"{lost} of {counted(union.size, 'hour')} {are(lost)} left out because not every variable is there "
         f"({', '.join(lacking)})."
     ]
 
@@ -503,7 +505,7 @@ def _not_yet_written(store: Store, merged: Sequence[_Predictor], stamps: Times) 
     missing = stamps[~np.isin(stamps, store.hours)]
     skipped = stamps.size - missing.size
     return missing, [
-        f"{skipped} hours are in {store.path} already and were left as they are."
+        f"{counted(skipped, 'hour')} {are(skipped)} in {store.path} already and left as before."
     ] if skipped else []
 
 
@@ -539,7 +541,7 @@ def _write(
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return [
-        f"{name} has no value at {count} of {stamps.size} hours."
+        f"{name} has no value at {count} of {counted(stamps.size, 'hour')}."
         for name, count in empty.items()
         if count and name != "sst"
     ]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, random_split
 
+from core.plural import counted
 from core.variables import LAND_COVER_CLASSES, PREDICTORS
 
 if TYPE_CHECKING:
@@ -297,8 +298,8 @@ class Split:
         )
         left_out = f", {self.left_out.size} left out" if self.left_out.size else ""
         return (
-            f"Split by {how}: {self.train.size} hours to train, {self.validation.size} to validate, "
-            f"{self.test.size} to test{left_out}."
+            f"Split by {how}: {counted(self.train.size, 'hour')} to train, "
+            f"{self.validation.size} to validate, {self.test.size} to test{left_out}."
         )
 
 
@@ -363,7 +364,7 @@ def split_hours(times: ArrayLike, part: str, method: SplitMethod = "blocked") ->
     chosen: Hours = getattr(split(hours, method), part)
     if chosen.size == 0:
         raise SampleError(
-            f"None of the {hours.size} hours falls into the {part} part of the {method} split. "
+            f"Of {counted(hours.size, 'hour')} none falls into the {part} part of the {method} split. "
             "Use more weeks, or choose another part."
         )
     return chosen

@@ -20,6 +20,7 @@ from core.assets import asset
 from core.data.rasters import RasterError, cell_means, class_fractions
 from core.data.store import grid_mapping_attrs
 from core.domain import ITALY, Domain
+from core.plural import are, counted
 from core.variables import LAND_COVER_CLASSES, STATICS, VARIABLES
 
 FloatArray = NDArray[np.float64]
@@ -97,9 +98,10 @@ def static_dataset(
             raise StaticError(f"{name} has the shape {values.shape}; {domain.name} needs {expected}.")
         low, high = VARIABLES[name].valid_range
         if not (np.isfinite(values).all() and values.min() >= low - 1e-3 and values.max() <= high + 1e-3):
+            missing = int(np.isnan(values).sum())
             raise StaticError(
                 f"{name} must be complete and between {low:g} and {high:g} {VARIABLES[name].units}; "
-                f"{np.isnan(values).sum()} cells are missing, the others range from "
+                f"{counted(missing, 'cell')} {are(missing)} missing, the others range from "
                 f"{np.min(values, where=~np.isnan(values), initial=np.inf):g} to "
                 f"{np.max(values, where=~np.isnan(values), initial=-np.inf):g}."
             )
@@ -193,7 +195,9 @@ def build_static(
     land = np.where(reachable, land, 0.0)
     filled = int(((land > 0) & ~known).sum())
     if filled:
-        notes.append(f"{filled} cells of land without elevation take the height of the nearest cell.")
+        notes.append(
+            f"{counted(filled, 'cell')} of land without elevation got the height of the nearest cell."
+        )
     if not known.all():
         notes.append(
             f"The elevation model covers {known.mean():.0%} of {domain.name}; "
@@ -206,7 +210,9 @@ def build_static(
     if cover is not None:
         cover, without = _fill_cover(cover, land)
         if without:
-            notes.append(f"{without} cells of land without a land-cover class take that of the nearest cell.")
+            notes.append(
+                f"{counted(without, 'cell')} of land without a land-cover class got that of the nearest cell."
+            )
     dataset = static_dataset(domain, orography=height, land_cover=cover, land_fraction=land, legend=legend)
     dataset.attrs["title"] = f"Static fields of {domain.name}"
     files = [elevation, land_cover, land_mask]

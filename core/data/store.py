@@ -29,6 +29,7 @@ from zarr.codecs import BloscCodec
 
 from core import __version__
 from core.domain import Domain, DomainError, Grid
+from core.plural import are, counted
 from core.variables import PREDICTORS, STATICS, TARGETS, VARIABLES
 
 FORMAT_VERSION = 1
@@ -66,10 +67,11 @@ class Contents:
         if self.first is None:
             lines = ["No hour is complete yet."]
         else:
-            lines = [f"{self.hours} hours from {_show(self.first)} to {_show(self.last)}."]
+            lines = [f"{counted(self.hours, 'hour')} from {_show(self.first)} to {_show(self.last)}."]
         if self.pending:
             lines.append(
-                f"{self.pending} planned hours are not written yet; run the command that made it again."
+                f"{counted(self.pending, 'planned hour')} {are(self.pending)} not written yet; run the "
+                "command that made it again."
             )
         if self.missing_predictors:
             lines.append(f"Missing predictors: {', '.join(self.missing_predictors)}.")
@@ -382,7 +384,7 @@ class Store:
         written.resize((size,))
         written[start:] = False
         span = _show(stamps[0]) + (f" to {_show(stamps[-1])}" if stamps.size > 1 else "")
-        line = _history_line(f"{stamps.size} hour{'s' if stamps.size > 1 else ''} added, {span},")
+        line = _history_line(f"{counted(stamps.size, 'hour')} added, {span},")
         self._root.attrs["history"] = "\n".join([*str(self.attrs.get("history", "")).splitlines(), line])
         self.attrs = dict(self._root.attrs)
         self._load_index()

@@ -13,6 +13,7 @@ from core.downscale.devices import batch_size, torch_threads
 from core.downscale.memory import unet_bytes_per_hour
 from core.downscale.network import NetworkDownscaler
 from core.models.unet import UNet, UNetConfig
+from core.plural import counted
 from core.variables import STATIC_CHANNELS
 
 
@@ -66,7 +67,8 @@ def check_unet_config(downscaler: NetworkDownscaler) -> UNetConfig:
     channels = len(header.predictors) + STATIC_CHANNELS
     if config.in_channels != channels or config.out_channels != len(header.targets):
         raise CheckpointError(
-            f"{path} has a UNet of {config.in_channels} inputs and {config.out_channels} outputs, but names "
+            f"{path} has a UNet of {counted(config.in_channels, 'input')} and "
+            f"{counted(config.out_channels, 'output')}, but names "
             f"variables for {channels} and {len(header.targets)}."
         )
     return config

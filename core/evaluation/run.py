@@ -259,7 +259,8 @@ def _model(
     positions = np.flatnonzero(~tally.done)
     begun = int(tally.done.sum())
     members = plan.members_of(downscaler)
-    yield plan.hours[0], 1, 1, float(begun * members)
+    reached = float(begun * members)
+    yield plan.hours[0], 1, 1, reached
     if not positions.size:
         return
     downscaler.load()
@@ -268,7 +269,8 @@ def _model(
     saved = time.monotonic()
     for fields, position, seconds in _fields(plan, downscaler, positions):
         if isinstance(fields, SamplingStep):
-            yield fields.hours[0], fields.step, fields.steps, float(begun * members + position + fields.done)
+            reached = begun * members + position + fields.done
+            yield fields.hours[0], fields.step, fields.steps, reached
             continue
         hour = plan.hours[position]
         made = [target for target in plan.targets if target in fields]
@@ -282,7 +284,9 @@ def _model(
         if time.monotonic() - saved > SAVE_SECONDS:
             tally.save(path)
             saved = time.monotonic()
-        yield hour, 1, 1, float(tally.done.sum() * members)
+        # Of hours that were sampled together, all are counted when the first one is scored.
+        reached = max(reached, float(tally.done.sum() * members))
+        yield hour, 1, 1, reached
     tally.save(path)
 
 

@@ -25,6 +25,7 @@ from core.physics.flux_error import CELL, flux_error, smooth
 from core.physics.flux_ratio import VARIANTS, CellRule, FluxFormula, flux_ratios
 from core.physics.gradients import PhysicsError, Spacing, spacing_pair
 from core.physics.supergrid import block_mean, grid_ratio
+from core.plural import counted
 
 Reference = Literal["fine", "coarse"]
 REFERENCES: tuple[Reference, ...] = ("fine", "coarse")
@@ -343,8 +344,8 @@ def markdown(scores: xr.DataArray) -> str:
         middle = scores.sel(reference=reference).median(("hour", "seed"))
         heads = [f"{name} [{unit}]" for name, unit in zip(FORMULATIONS, middle["units"].values, strict=True)]
         lines = [
-            f"Reference: {titles[reference]}. Medians over {scores.sizes['hour']} hours and "
-            f"{scores.sizes['seed']} draws of the noise.",
+            f"Reference: {titles[reference]}. Medians over {counted(scores.sizes['hour'], 'hour')} and "
+            f"{counted(scores.sizes['seed'], 'draw')} of the noise.",
             "",
             "| field | " + " | ".join(heads) + " |",
             "|---|" + "---:|" * len(heads),

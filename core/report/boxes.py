@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from core.report.contents import (
     TRUTH,
@@ -24,7 +25,8 @@ PANELS = ("rmse", "r2", "bias", "pearson", "flux_error")
 """Scores of the figure, one panel each."""
 
 READING = (
-    "Boxes hold the middle half of the hours, the line is the median, the diamond the mean, whiskers reach from "
+    "Boxes hold the middle half of the hours, the line is the median, the diamond the mean, whiskers reach "
+    "from "
     "the 5th to the 95th percentile, dots are hours beyond."
 )
 
@@ -63,7 +65,7 @@ def score_boxes_caption(evaluation: xr.Dataset, target: str) -> str:
 
 
 def slope_boxes(evaluation: xr.Dataset, target: str) -> Figure:
-    """Spectral slopes of truth and models, and the models' slope loss, over hours; Absent without the loss."""
+    """Spectral slopes of truth and models, and the models' loss, over hours; Absent without the loss."""
     loss = variable(evaluation, "spectral_slope_loss", target)
     models = with_values(evaluation, loss)
     try:
@@ -78,8 +80,9 @@ def slope_boxes(evaluation: xr.Dataset, target: str) -> Figure:
         colours = {TRUTH: "black", **{m.key: m.colour for m in models}}
         box_plot(axes[0], [slope.sel(source=key).values for key in known], [colours[key] for key in known])
         labels = {TRUTH: "truth", **{m.key: m.label for m in models}}
-        axes[0].set_yticks(range(len(known)), [tick_label(labels[key]) for key in known])
         dress(axes[0], title="Spectral slope", grid="x")
+        axes[0].set_yticks(range(len(known)), [tick_label(labels[key]) for key in known])
+        axes[0].tick_params(axis="y", length=0)
         if TRUTH in known:
             median = float(slope.sel(source=TRUTH).median())
             if np.isfinite(median):
@@ -90,6 +93,9 @@ def slope_boxes(evaluation: xr.Dataset, target: str) -> Figure:
     _name(axes[-1], models, shown=True)
     if _wide(columns):
         axes[-1].set_xscale("log")
+        axes[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes[-1].xaxis.set_minor_formatter(NullFormatter())
         axes[-1].grid(axis="x", which="minor", color="#eceef0", linewidth=0.4)
     else:
         axes[-1].set_xlim(left=0)
@@ -102,7 +108,8 @@ def slope_boxes_caption(evaluation: xr.Dataset, target: str) -> str:
     columns = [loss.sel(model=model.key).values for model in with_values(evaluation, loss)]
     return (
         f"Slope of the power spectrum of {target_name(target)} (log power against log wavenumber) and its "
-        "absolute difference from the slope of the reference, the slope loss, for each hour; both without unit. "
+        "absolute difference from that of the truth, the slope loss, for each hour; both without "
+        "unit. "
         + ("The axis of the loss is logarithmic. " if _wide(columns) else "")
         + f"{READING} {basis(evaluation)}"
     )

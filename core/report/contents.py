@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -24,6 +24,10 @@ TRUTH = "truth"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6ff0", "#8c8c8c")
 """Colours of the models in their order (Okabe and Ito, plus two); those of the explorer."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+Dash = Literal["solid"] | tuple[float, tuple[float, ...]]
+DASHES: tuple[Dash, ...] = ("solid", (0, (4, 1.2)))
+"""Line styles of curves, in turn, so that a curve shows below another that it equals."""
 
 TITLES = {
     "spectral_slope": "Spectral slope",
@@ -57,6 +61,7 @@ class Model:
     members: int
     colour: str
     marker: str
+    dash: Dash
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,7 @@ def models_of(evaluation: xr.Dataset) -> tuple[Model, ...]:
             _count(members),
             PALETTE[place % len(PALETTE)],
             MARKERS[place % len(MARKERS)],
+            DASHES[place % len(DASHES)],
         )
         for place, (key, label, kind, members) in enumerate(rows)
     )
@@ -202,7 +208,7 @@ def score_of(evaluation: xr.Dataset, name: str, target: str) -> Score:
 
 
 def scores_of(evaluation: xr.Dataset) -> tuple[str, ...]:
-    """Names of the scores of the evaluation, those of ``summary`` and every variable (model, target, time)."""
+    """Names of the scores: every variable with dims (model, target, time), and those of ``summary``."""
     names = [
         str(name)
         for name, values in evaluation.data_vars.items()
@@ -244,11 +250,20 @@ def difference(evaluation: xr.Dataset, name: str, target: str, model: str, other
 def _estimate(evaluation: xr.Dataset, table: str, **where: str) -> Estimate:
     if table not in evaluation.variables:
         return UNKNOWN
-    try:
-        row = evaluation[table].sel(where)
-        return Estimate(*(float(row.sel(estimate=part)) for part in Estimate._fields))
-    except (KeyError, TypeError, ValueError):
+    values = evaluation.variables[table]
+    if set(values.dims) != {*where, "estimate"}:
         return UNKNOWN
+    # Positions instead of sel, which takes milliseconds a value, and a report asks for thousands.
+    parts = []
+    for part in Estimate._fields:
+        try:
+            places = [
+                evaluation.indexes[dim].get_loc(where.get(str(dim), part)) for dim in values.dims
+            ]
+        except KeyError:
+            return UNKNOWN
+        parts.append(float(values.values[tuple(places)]))
+    return Estimate(*parts)
 
 
 def best_first(score: Score, found: Mapping[str, Estimate]) -> list[str]:

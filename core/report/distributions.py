@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from core.report.contents import TRUTH, Absent, basis, target_name, variable, with_values
 from core.report.power import has_truth
-from core.report.snapshots import display, shown_units
+from core.report.quantities import bracketed, shown_value, value_units
 from core.report.style import QUIET, TRUTH_LINE, dress, legend, line_of, new_figure
 
 RAREST = 1e-6
@@ -19,7 +19,7 @@ RAREST = 1e-6
 def distributions(evaluation: xr.Dataset, target: str) -> Figure:
     """Relative frequencies of values over sea and over land, and below them the ratio to the truth."""
     frequency = variable(evaluation, "histogram", target)
-    bins = display(_bins(evaluation, target), target).values
+    bins = shown_value(_bins(evaluation, target), target).values
     surfaces = [
         str(name) for name in frequency["surface"].values if bool((frequency.sel(surface=name) > 0).any())
     ]
@@ -41,7 +41,12 @@ def distributions(evaluation: xr.Dataset, target: str) -> Figure:
         values = frequency.sel(surface=surface)
         for model in models:
             axis.step(
-                bins, _positive(values.sel(source=model.key)), where="mid", color=model.colour, linewidth=1.1
+                bins,
+                _positive(values.sel(source=model.key)),
+                where="mid",
+                color=model.colour,
+                linestyle=model.dash,
+                linewidth=1.1,
             )
         if truth_known:
             truth = _positive(values.sel(source=TRUTH))
@@ -54,6 +59,7 @@ def distributions(evaluation: xr.Dataset, target: str) -> Figure:
                     _positive(values.sel(source=model.key)) / enough,
                     where="mid",
                     color=model.colour,
+                    linestyle=model.dash,
                     linewidth=1.0,
                 )
             below.axhline(1, color="black", linewidth=1.0, zorder=1.9)
@@ -65,10 +71,7 @@ def distributions(evaluation: xr.Dataset, target: str) -> Figure:
             dress(below, y="ratio to truth" if column == 0 else "")
         axis.set_yscale("log")
         dress(axis, title=f"over {surface}", y="relative frequency" if column == 0 else "")
-        units = shown_units(target)
-        axes[-1, column].set_xlabel(
-            f"{target_name(target)} [{units}]" if units else target_name(target), fontsize=7.5
-        )
+        axes[-1, column].set_xlabel(bracketed(target_name(target), value_units(target)), fontsize=7.5)
         seen = bins[(values > 0).any("source").values]
         margin = 0.03 * (seen.max() - seen.min()) or 1.0
         axis.set_xlim(seen.min() - margin, seen.max() + margin)
@@ -81,13 +84,16 @@ def distributions(evaluation: xr.Dataset, target: str) -> Figure:
 
 def distributions_caption(evaluation: xr.Dataset, target: str) -> str:
     """What :func:`distributions` shows."""
-    bins = display(_bins(evaluation, target), target).values
-    units = shown_units(target)
+    bins = shown_value(_bins(evaluation, target), target).values
+    units = value_units(target)
     width = f" in bins of {float(np.median(np.diff(bins))):.3g} {units}".rstrip() if bins.size > 1 else ""
     return (
-        f"How often values of {target_name(target)} occur over sea and land{width}, all points, hours and members "
-        "together, as a share of all values; the axis is logarithmic, so that rare values show. Below, the models' "
-        f"frequency divided by the truth's, where the truth's is at least one in a million. {basis(evaluation)}"
+        f"How often values of {target_name(target)} occur over sea and land{width}, all points, hours and "
+        "members "
+        "together, as a share of all values; the axis is logarithmic, so that rare values show. Below, the "
+        "models' "
+        "frequency divided by the truth's, where the truth's is at least one in a million. "
+        f"{basis(evaluation)}"
     )
 
 

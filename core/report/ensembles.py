@@ -58,7 +58,8 @@ def rank_histograms_caption(evaluation: xr.Dataset, target: str) -> str:
     """What :func:`rank_histograms` shows."""
     return (
         f"Rank of the true {target_name(target)} among the members, all points and hours together (relative "
-        "frequency, no unit). Of a reliable ensemble all ranks are equally frequent (dashed line); a U says that "
+        "frequency, no unit). Of a reliable ensemble all ranks are equally frequent (dashed line); a U "
+        "says that "
         "the truth falls outside of the members too often, a slope that the members are biased. "
         f"{basis(evaluation)}"
     )
@@ -82,18 +83,22 @@ def spread_and_reliability_caption(evaluation: xr.Dataset, target: str) -> str:
     if "spread" in curves:
         ratios = estimates(evaluation, "spread_skill_ratio", target)
         parts.append(
-            f"Spread of the members of {target_name(target)} in bins against the root-mean-square error of the "
-            f"ensemble mean in each bin{f' [{units}]' if units else ''}: on the diagonal the spread says how large "
+            f"Spread of the members of {target_name(target)} in bins against the root-mean-square error of "
+            "the "
+            f"ensemble mean in each bin{f' [{units}]' if units else ''}: on the diagonal the spread says "
+            "how large "
             "the error is, above it the ensemble is too sure of itself."
             + (
-                f" In brackets the spread-skill ratio over all points and hours ({confidence(evaluation)} interval)."
+                f" In brackets the spread-skill ratio over all points and hours ({confidence(evaluation)} "
+                "interval)."
                 if ratios
                 else ""
             )
         )
     if "reliability" in curves:
         parts.append(
-            f"Reliability: how often {EVENT} occurred, given the share of members that forecast it; a reliable "
+            f"Reliability: how often {EVENT} occurred, given the share of members that forecast it; a "
+            "reliable "
             "ensemble lies on the diagonal (relative frequencies, no unit)."
         )
     return f"{' '.join(parts)} {basis(evaluation)}"
@@ -127,8 +132,8 @@ def _spread(axis: Axes, evaluation: xr.Dataset, target: str) -> None:
         label = model.label
         if model.key in ratios:
             value, low, high = ratios[model.key]
-            interval = f"; {number(low, 2)} to {number(high, 2)}" if np.isfinite(low) else ""
-            label = f"{label} [{number(value, 3)}{interval}]"
+            interval = f"; {number(low)} to {number(high)}" if np.isfinite(low) else ""
+            label = f"{label} [{number(value)}{interval}]"
         entries.append((label, line_of(model, marker=True)))
     limit = 1.06 * float(np.nanmax([spread.max(), error.max()]))
     units = units_text(target_units(target))

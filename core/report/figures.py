@@ -1,4 +1,4 @@
-"""Every figure of the report in its order, each with its title, the function that draws it and its caption."""
+"""Every figure of the report in its order: its title, the function that draws it and its caption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.report import boxes, cycles, distributions, ensembles, fluxes, maps, p
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A figure: ``draw(evaluation, target)`` and ``caption(evaluation, target)`` raise Absent without data."""
+    """A figure: ``draw`` and ``caption`` take (evaluation, target) and raise Absent without data."""
 
     key: str
     title: str

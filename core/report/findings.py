@@ -40,7 +40,8 @@ def lowest_rmse(evaluation: xr.Dataset, target: str) -> Iterator[str]:
     best, second = (_models(evaluation)[key] for key in order[:2])
     gap = difference(evaluation, "rmse", target, second.key, best.key)
     start = (
-        f"{best.label} has the lowest RMSE, {_with_interval(found[best.key], target, evaluation)}; {second.label} "
+        f"{best.label} has the lowest RMSE, {_with_interval(found[best.key], target, evaluation)}; "
+        f"{second.label} "
         f"follows with {_value(found[second.key].value, target)}"
     )
     if not math.isfinite(gap.value):
@@ -73,7 +74,8 @@ def mean_against_unet(evaluation: xr.Dataset, target: str) -> Iterator[str]:
             corrected = means[ensemble.key].value / math.sqrt(1 + 1 / ensemble.members)
             yield (
                 f"The mean of the {ensemble.members} members of {ensemble.label} has an RMSE of "
-                f"{_value(means[ensemble.key].value, target)}; divided by √(1 + 1/{ensemble.members}), which allows for "
+                f"{_value(means[ensemble.key].value, target)}; divided by √(1 + 1/{ensemble.members}), "
+                "which allows for "
                 f"the finite ensemble, {_value(corrected, target)}, "
                 f"{_above(corrected / single[unet.key].value)} that of {unet.label} "
                 f"({_value(single[unet.key].value, target)})."
@@ -116,7 +118,8 @@ def spread_and_skill(evaluation: xr.Dataset, target: str) -> Iterator[str]:
         else:
             verdict = f"above {high:g}: the members differ more than they err"
         yield (
-            f"The spread-skill ratio of {ensemble.label} is {_with_interval(ratio, None, evaluation)}, {verdict}."
+            f"The spread-skill ratio of {ensemble.label} is {_with_interval(ratio, None, evaluation)}, "
+            f"{verdict}."
         )
 
 
@@ -150,12 +153,14 @@ def physics_fine_tuning(evaluation: xr.Dataset, target: str) -> Iterator[str]:
                 title = score_of(evaluation, name, target).title
                 title = title if title.isupper() else title[0].lower() + title[1:]
                 parts.append(
-                    f"{title} {number(relative.value, 2, sign=True)} % ({number(relative.low, 2, sign=True)} to "
+                    f"{title} {number(relative.value, 2, sign=True)} % "
+                    f"({number(relative.low, 2, sign=True)} to "
                     f"{number(relative.high, 2, sign=True)} %)"
                 )
             if parts:
                 yield (
-                    f"{tuned.label} against {base.label}, paired over hours with {confidence(evaluation)} intervals: "
+                    f"{tuned.label} against {base.label}, paired over hours with {confidence(evaluation)} "
+                    "intervals: "
                     f"{', '.join(parts)}; negative is better."
                 )
 

@@ -38,7 +38,8 @@ COLUMNS = {
     "flux_loss_centred": "ratio loss\ncentred",
 }
 SOUND = (
-    "Only the flux error passes the project's audit (docs/physics.md); the losses on the flux ratio are shown for "
+    "Only the flux error passes the project's audit (docs/physics.md); the losses on the flux ratio are "
+    "shown for "
     "comparison, and a low value of theirs does not make a good field."
 )
 DARKEST = 100.0
@@ -97,8 +98,10 @@ def flux_table(evaluation: xr.Dataset, target: str) -> Figure:
 def flux_table_caption(evaluation: xr.Dataset, target: str) -> str:
     """What :func:`flux_table` shows."""
     return (
-        f"Fluxes of {target_name(target)} through supergrid cells: mean over hours of the flux error and of the loss "
-        "on the flux ratio under every formulation, units at the head of each column. The darker a cell, the larger "
+        f"Fluxes of {target_name(target)} through supergrid cells: mean over hours of the flux error and "
+        "of the loss "
+        "on the flux ratio under every formulation, units at the head of each column. The darker a cell, "
+        "the larger "
         f"its value beside the lowest of its column (bold). {SOUND} {preferences(evaluation, target)} "
         f"{basis(evaluation)}"
     )

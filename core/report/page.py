@@ -17,6 +17,7 @@ import xarray as xr
 from core.report.contents import (
     best_first,
     clear_winner,
+    confidence,
     difference,
     estimates,
     hours_text,
@@ -50,14 +51,15 @@ p { margin: 8px 0; max-width: 76ch; overflow-wrap: anywhere; }
 .banner { background: var(--card); border-left: 4px solid #e69f00; padding: 8px 14px; margin: 16px 0; }
 nav { font-size: 0.92rem; } nav a { margin-right: 14px; white-space: nowrap; }
 a { color: var(--accent); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 12px 0; font-size: 0.95rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 12px 0;
+  font-size: 0.95rem; }
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 code { font: 0.9em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; margin: 8px 0; }
 caption { text-align: left; font-size: 0.88rem; padding-bottom: 6px; caption-side: top; }
-th, td { padding: 6px 12px 6px 0; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
+th, td { padding: 6px 12px 6px 0; text-align: right; vertical-align: top;
+  border-bottom: 1px solid var(--line);  white-space: nowrap; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--line); vertical-align: bottom; }
 .main thead th { white-space: normal; min-width: 6.2em; }
 th:first-child, td.text, th.text { text-align: left; }
@@ -102,8 +104,10 @@ def page(evaluation: xr.Dataset, drawn: Sequence[Drawn]) -> str:
     body = [f"<h1>{_text(title)}</h1>", f'<p class="quiet">{_text(_subtitle(evaluation))}</p>']
     if is_synthetic(evaluation):
         body.append(
-            '<p class="banner">The data is synthetic: simulated weather over a real map, neither observed nor '
-            "analysed. Scores on it say how the models compare here, not how well they do on real weather.</p>"
+            '<p class="banner">The data is synthetic: simulated weather over a real map, neither observed '
+            "nor "
+            "analysed. Scores on it say how the models compare here, not how well they do on real "
+            "weather.</p>"
         )
     links = [("compared", "What was compared"), ("scores", "Scores"), ("findings", "In words")]
     links += [("figures", "Figures"), ("tables", "Tables")]
@@ -129,7 +133,8 @@ def page(evaluation: xr.Dataset, drawn: Sequence[Drawn]) -> str:
     body += _figures(drawn, several)
     body.append('<h2 id="tables">Tables of every score</h2>')
     body.append(
-        "<p>Each table holds the mean over hours with its interval, and the paired differences, row minus column; "
+        "<p>Each table holds the mean over hours with its interval, and the paired differences, row minus "
+        "column; "
         "bold where the interval excludes zero. The same numbers are in the folder <code>tables</code>.</p>"
     )
     for target in targets:
@@ -168,7 +173,8 @@ def main_table(evaluation: xr.Dataset, target: str, scores: Sequence[str] = MAIN
             f"{''.join(cells)}</tr>"
         )
     return (
-        f'<div class="scroll"><table class="main"><thead><tr><th scope="col">Model</th><th scope="col">Members</th>{head}'
+        '<div class="scroll"><table class="main"><thead><tr><th scope="col">Model</th><th '
+        f'scope="col">Members</th>{head}'
         f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -219,7 +225,8 @@ def score_table(evaluation: xr.Dataset, name: str, target: str) -> str:
     ranking = f" Best: {_text(models[order[0]].label)}." if len(order) > 1 else ""
     return (
         f"<details><summary>{_text(with_units(score.title, score.units))}</summary>"
-        f'<div class="scroll"><table><caption>{_text(about)}.{ranking}</caption><thead><tr><th scope="col">Model</th>'
+        f'<div class="scroll"><table><caption>{_text(about)}.{ranking}</caption><thead><tr><th '
+        'scope="col">Model</th>'
         f'<th scope="col">Mean</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></details>'
     )
 
@@ -236,7 +243,8 @@ def _basis(evaluation: xr.Dataset) -> str:
     intervals = ""
     if "resamples" in attrs and "block_hours" in attrs:
         intervals = (
-            f"{100 * float(attrs.get('confidence', 0.95)):g} %, bootstrap of {attrs['resamples']} resamples of blocks of "
+            f"{confidence(evaluation)}, bootstrap of {attrs['resamples']} "
+            "resamples of blocks of "
             f"{attrs['block_hours']} hours"
         )
     rows = [
@@ -251,16 +259,15 @@ def _basis(evaluation: xr.Dataset) -> str:
         ("Version", attrs.get("version")),
         ("Created", attrs.get("created")),
     ]
-    code = ("Command", "Fingerprint of the data")
-    return (
-        "<dl>"
-        + "".join(
-            f"<dt>{name}</dt><dd>{f'<code>{_text(value, 2000)}</code>' if name in code else _text(value, 2000)}</dd>"
-            for name, value in rows
-            if value not in (None, "")
-        )
-        + "</dl>"
-    )
+    items = []
+    for name, value in rows:
+        if value in (None, ""):
+            continue
+        shown = _text(value, 2000)
+        if name in ("Command", "Fingerprint of the data"):
+            shown = f"<code>{shown}</code>"
+        items.append(f"<dt>{name}</dt><dd>{shown}</dd>")
+    return f"<dl>{''.join(items)}</dl>"
 
 
 def _models(evaluation: xr.Dataset) -> str:
@@ -280,9 +287,11 @@ def _models(evaluation: xr.Dataset) -> str:
             + f'</td><td class="text wide">{_text(_provenance(origin), 1000)}</td></tr>'
         )
     return (
-        '<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col" class="text">Kind</th>'
+        '<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col" '
+        'class="text">Kind</th>'
         '<th scope="col">Members</th><th scope="col">Parameters</th><th scope="col" class="text">File</th>'
-        f'<th scope="col" class="text">Provenance</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        '<th scope="col" '
+        f'class="text">Provenance</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 
@@ -306,7 +315,8 @@ def _figures(drawn: Sequence[Drawn], several: bool) -> Iterable[str]:
         yield (
             f'<figure id="figure-{count}"><div class="sheet"><img alt="{_text(figure.title)}" '
             f'src="data:image/png;base64,{data}"></div>'
-            f"<figcaption><b>Figure {count}. {_text(figure.title)}.</b> {_text(figure.caption, 4000)}</figcaption></figure>"
+            f"<figcaption><b>Figure {count}. {_text(figure.title)}.</b> "
+            f"{_text(figure.caption, 4000)}</figcaption></figure>"
         )
 
 
@@ -321,9 +331,11 @@ def _cost(evaluation: xr.Dataset) -> str:
         if model.key in found
     )
     return (
-        '<h3>Computing time and memory</h3><div class="scroll"><table><caption>Median time of one hour of data with all '
+        '<h3>Computing time and memory</h3><div class="scroll"><table><caption>Median time of one hour of '
+        "data with all "
         'members, and peak memory, on the machine named above.</caption><thead><tr><th scope="col">Model</th>'
-        '<th scope="col">Members</th><th scope="col">Time [s]</th><th scope="col">Memory [MiB]</th></tr></thead>'
+        '<th scope="col">Members</th><th scope="col">Time [s]</th><th scope="col">Memory '
+        "[MiB]</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
     )
 

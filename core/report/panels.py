@@ -67,7 +67,7 @@ def map_grid(
             axis.set_visible(False)
             continue
         image = draw_map(axis, panels[number], box, colours, norm, coast)
-        label_edges(axis, left=number % columns == 0, bottom=number + columns >= len(panels))
+        label_edges(axis, left=number % columns == 0, bottom=number // columns == rows - 1)
     if image is not None:
         colour_bar(figure, image, list(axes.flat), bar, extend)
     return figure
@@ -126,11 +126,11 @@ def colour_bar(
     bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=32, pad=0.015, extend=extend, extendfrac=0.025)
     bar.set_label(label, fontsize=SMALL, color=INK)
     bar.ax.tick_params(labelsize=SMALL, width=0.5, length=2.5, colors=INK)
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.4)
 
 
 def coastline(evaluation: xr.Dataset) -> list[Array]:
-    """Lines (n, 2) [m] where the land fraction is one half; none where the evaluation has no land fraction."""
+    """Lines (n, 2) [m] where the land fraction is one half; none where it is not known."""
     try:
         land = variable(evaluation, "land_fraction")
     except Absent:

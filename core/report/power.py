@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -26,12 +29,14 @@ def spectra(evaluation: xr.Dataset, target: str) -> Figure:
     shown = powers(density)
     columns = -(-len(shown) // 2)
     figure = new_figure(4.3)
-    left, right = (
-        figure.subfigures(1, 2, width_ratios=(1.25, 0.5 * columns + 0.15)) if shown else (figure, None)
-    )
-    axis = left.subplots()
+    if shown:
+        # Figures and subfigures are typed apart, but both have subplots.
+        parts: Any = figure.subfigures(1, 2, width_ratios=(1.25, 0.5 * columns + 0.15))
+    else:
+        parts = [figure]
+    axis = parts[0].subplots()
     wavelength = np.asarray(density["wavelength"].values, np.float64) / 1e3
-    entries = []
+    entries: list[tuple[str, Artist]] = []
     if has_truth(density):
         truth = density.sel(source=TRUTH)
         low, high = (truth.quantile(share, "time").values for share in BAND)
@@ -43,6 +48,7 @@ def spectra(evaluation: xr.Dataset, target: str) -> Figure:
             wavelength,
             mean_over_hours(density.sel(source=model.key)),
             color=model.colour,
+            linestyle=model.dash,
             linewidth=1.3,
             zorder=4,
         )
@@ -57,9 +63,9 @@ def spectra(evaluation: xr.Dataset, target: str) -> Figure:
     legend(axis, entries, loc="lower left")
     for power in shown.values():
         length = float(power["wanted"]) / 1e3
-        axis.axvline(length, color="#9aa1a6", linewidth=0.6, linestyle=":", zorder=0.5)
-    if right is not None:
-        _power_boxes(right.subplots(2, columns, squeeze=False), shown, models, target)
+        axis.axvline(length, color="#7c858b", linewidth=0.9, linestyle=":", zorder=0.5)
+    if shown:
+        _power_boxes(parts[1].subplots(2, columns, squeeze=False), shown, models, target)
     return figure
 
 
@@ -68,15 +74,20 @@ def spectra_caption(evaluation: xr.Dataset, target: str) -> str:
     density = variable(evaluation, "ralsd", target)
     lengths = [f"{float(power['wanted']) / 1e3:g}" for power in powers(density).values()]
     beside = (
-        f"Beside it, the distribution over hours of the logarithm of the power nearest to {', '.join(lengths)} km "
-        f"(dotted lines in the left panel), truth first, then the models in the order of the legend. {READING} "
+        "Beside it, the distribution over hours of the logarithm of the power nearest to "
+        f"{', '.join(lengths)} km "
+        "(dotted lines in the left panel), truth first, then the models in the order of the legend. "
+        f"{READING} "
         if lengths
         else "The field is too small or too coarse for the wavelengths at which power is compared. "
     )
     return (
-        f"Radially averaged power spectral density of {target_name(target)} [{_units(target)}] against wavelength "
-        "[km], on logarithmic axes: mean over hours of the logarithm, of each member by itself and not of the "
-        "ensemble mean. Below the black line, variance is missing at that scale; above it, there is too much. "
+        f"Radially averaged power spectral density of {target_name(target)} [{_units(target)}] against "
+        "wavelength "
+        "[km], on logarithmic axes: mean over hours of the logarithm, of each member by itself and not of "
+        "the "
+        "ensemble mean. Below the black line, variance is missing at that scale; above it, there is too "
+        "much. "
         f"{beside}{basis(evaluation)}"
     )
 
@@ -100,9 +111,8 @@ def has_truth(values: xr.DataArray) -> bool:
 def mean_over_hours(density: xr.DataArray) -> np.ndarray:
     """Mean over hours of the logarithm, as a density (wavelength)."""
     with np.errstate(divide="ignore"):
-        logarithm = np.log(density.where(density > 0))
-    mean: np.ndarray = np.exp(logarithm.mean("time")).values
-    return mean
+        logarithm: xr.DataArray = np.log(density.where(density > 0))  # type: ignore[assignment]
+    return np.asarray(np.exp(logarithm.mean("time").values))
 
 
 def _power_boxes(
@@ -112,10 +122,10 @@ def _power_boxes(
     for axis, (wanted, power) in zip(panels, shown.items(), strict=False):
         first = [(TRUTH, "black")] if has_truth(power) else []
         rows = [*first, *((model.key, model.colour) for model in models)]
-        logarithm = np.log10(power.where(power > 0))
+        positive = power.where(power > 0)
         box_plot(
             axis,
-            [logarithm.sel(source=key).values for key, _ in rows],
+            [np.log10(positive.sel(source=key).values) for key, _ in rows],
             [colour for _, colour in rows],
             vertical=True,
         )

@@ -13,7 +13,6 @@ from core.report.contents import (
     Absent,
     is_synthetic,
     target_name,
-    target_units,
     variable,
     with_values,
 )
@@ -29,8 +28,9 @@ from core.report.panels import (
     label_edges,
     map_grid,
 )
+from core.report.quantities import bracketed, difference_units, shown_difference, shown_value, value_units
 from core.report.style import DIVERGING, INTENSITY, SEQUENTIAL, WIDTH, new_figure
-from core.report.text import for_figure, number, units_text
+from core.report.text import for_figure, number
 
 TYRRHENIAN: Box = (4.25e6, 4.65e6, 1.75e6, 2.15e6)
 """The enlarged part, the Tyrrhenian Sea and its coast, in EPSG:3035 [m]."""
@@ -65,20 +65,25 @@ def snapshots(evaluation: xr.Dataset, target: str, *, hour: int = 0, zoom: bool 
     panels = []
     coarse = _coarse(evaluation, target, hour)
     if coarse is not None:
-        panels.append(Panel(display(coarse, target), "coarse input", " "))
+        panels.append(Panel(shown_value(coarse, target), "coarse input", " "))
     if truth is not None:
-        panels.append(Panel(display(truth, target), "truth", " "))
-    units = units_text(target_units(target))
+        panels.append(Panel(shown_value(truth, target), "truth", " "))
+    units = difference_units(target)
     for model in models:
         field = fields.sel(source=model.key)
         detail = " "
         if truth is not None:
-            error = float(rmse(_cut(field, box), _cut(truth, box)))
+            error = float(shown_difference(rmse(_cut(field, box), _cut(truth, box)), target))
             detail = f"RMSE {number(error)} {units}".rstrip()
-        panels.append(Panel(display(field, target), for_figure(model.label, 26), detail))
+        panels.append(Panel(shown_value(field, target), for_figure(model.label, 26), detail))
     colours, norm = _scale([_cut(panel.field, box) for panel in panels], target)
     return map_grid(
-        panels, box=box, colours=colours, norm=norm, bar=_bar(target), coast=coastline(evaluation)
+        panels,
+        box=box,
+        colours=colours,
+        norm=norm,
+        bar=bracketed(target_name(target), value_units(target)),
+        coast=coastline(evaluation),
     )
 
 
@@ -86,8 +91,10 @@ def snapshots_caption(evaluation: xr.Dataset, target: str, *, hour: int = 0, zoo
     """What :func:`snapshots` shows."""
     where = ", enlarged: the Tyrrhenian Sea and its coast" if zoom else ""
     return (
-        f"{_capital(target_name(target))}{_in(target)} at {time_text(evaluation, hour)}{where}. Of ensembles the "
-        f"first member is shown; the RMSE is that of the part shown, of this one hour and field. All panels share "
+        f"{_capital(target_name(target))}{_units(target)} at {time_text(evaluation, hour)}{where}. Of "
+        "ensembles the "
+        "first member is shown; the RMSE is that of the part shown, of this one hour and field. All "
+        "panels share "
         f"one scale. {OUTLINE} {_one_hour(evaluation)}"
     )
 
@@ -106,12 +113,14 @@ def ensemble_snapshots(evaluation: xr.Dataset, target: str, *, hour: int = 0) ->
         middle = mean.sel(model=model.key).transpose("y", "x")
         label = for_figure(model.label, 22)
         row = [
-            Panel(display(fields.sel(source=model.key), target), label, "first member"),
-            Panel(display(middle, target), label, "ensemble mean"),
-            Panel(_scaled(spread.sel(model=model.key).transpose("y", "x"), target), label, "spread"),
+            Panel(shown_value(fields.sel(source=model.key), target), label, "first member"),
+            Panel(shown_value(middle, target), label, "ensemble mean"),
+            Panel(shown_difference(spread.sel(model=model.key).transpose("y", "x"), target), label, "spread"),
         ]
         if truth is not None:
-            row.append(Panel(_scaled(abs(middle - truth), target), label, "absolute error of the mean"))
+            row.append(
+                Panel(shown_difference(abs(middle - truth), target), label, "absolute error of the mean")
+            )
         rows.append(row)
     box = extent_of(rows[0][0].field)
     columns = len(rows[0])
@@ -131,13 +140,14 @@ def ensemble_snapshots(evaluation: xr.Dataset, target: str, *, hour: int = 0) ->
             colours, norm = value_scale if column < 2 else spread_scale
             images[column] = draw_map(axes[line, column], panel, box, colours, norm, coast)
             label_edges(axes[line, column], left=column == 0, bottom=line == len(rows) - 1)
-    colour_bar(figure, images[0], list(axes[:, :2].flat), _bar(target), "both")
-    units = _shown_units(target, difference=True)
+    colour_bar(
+        figure, images[0], list(axes[:, :2].flat), bracketed(target_name(target), value_units(target)), "both"
+    )
     colour_bar(
         figure,
         images[2],
         list(axes[:, 2:].flat),
-        f"spread, error [{units}]" if units else "spread, error",
+        bracketed("spread, error", difference_units(target)),
         "max",
     )
     return figure
@@ -148,8 +158,10 @@ def ensemble_snapshots_caption(evaluation: xr.Dataset, target: str, *, hour: int
     mean = _hour(variable(evaluation, "snapshot_mean", target), hour)
     counts = ", ".join(f"{m.label}: {m.members} members" for m in with_values(evaluation, mean))
     return (
-        f"{_capital(target_name(target))} of the ensembles at {time_text(evaluation, hour)} ({counts}): first member "
-        f"and ensemble mean{_in(target)}, spread of the members and absolute error of the mean on one scale. "
+        f"{_capital(target_name(target))} of the ensembles at {time_text(evaluation, hour)} ({counts}): "
+        "first member "
+        f"and ensemble mean{_units(target)}, spread of the members and absolute error of the mean on one "
+        "scale. "
         f"{OUTLINE} {_one_hour(evaluation)}"
     )
 
@@ -158,29 +170,6 @@ def time_text(evaluation: xr.Dataset, hour: int) -> str:
     """The hour of a snapshot, in UTC."""
     text = str(np.datetime_as_string(hours_shown(evaluation)[hour].astype("datetime64[m]")))
     return text.replace("T", " ") + " UTC"
-
-
-def display(field: xr.DataArray, target: str) -> xr.DataArray:
-    """A field as labels have it: temperature in degrees Celsius, precipitation in millimetres."""
-    if target_units(target) == "K":
-        return field - 273.15
-    return _scaled(field, target)
-
-
-def shown_units(target: str) -> str:
-    """Units of :func:`display` as text."""
-    return _shown_units(target)
-
-
-def _shown_units(target: str, *, difference: bool = False) -> str:
-    units = target_units(target)
-    if units == "K":
-        return "K" if difference else "°C"
-    return "mm" if target == "tp" else units_text(units)
-
-
-def _scaled(field: xr.DataArray, target: str) -> xr.DataArray:
-    return field * 1e3 if target == "tp" else field
 
 
 def _fields(evaluation: xr.Dataset, target: str, hour: int) -> xr.DataArray:
@@ -234,14 +223,8 @@ def _scale(fields: list[xr.DataArray], target: str) -> tuple[Colormap, Normalize
     return SEQUENTIAL, Normalize(low, high if high > low else low + 1.0)
 
 
-def _bar(target: str) -> str:
-    units = shown_units(target)
-    return f"{target_name(target)} [{units}]" if units else target_name(target)
-
-
-def _in(target: str) -> str:
-    units = shown_units(target)
-    return f" [{units}]" if units else ""
+def _units(target: str) -> str:
+    return bracketed("", value_units(target))
 
 
 def _capital(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from colorcet import CET_D1A, CET_L8, CET_L17
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from core.report.contents import Model
 from core.report.text import for_figure
@@ -23,6 +25,8 @@ from core.report.text import for_figure
 WIDTH = 9.0
 """Width of a figure [inch]."""
 DPI = 140
+LARGE = 300_000
+"""Bytes of a PNG file above which its colours are reduced: maps, not lines."""
 SMALL, NORMAL = 7.5, 8.5
 INK, QUIET, GRID = "#1a1a1a", "#5f666b", "#d9dde0"
 
@@ -31,7 +35,9 @@ INTENSITY: Colormap = ListedColormap(CET_L17, name="intensity")
 DIVERGING: Colormap = ListedColormap(CET_D1A, name="balance")
 
 
-def new_figure(height: float, *, width: float = WIDTH, layout: str = "constrained") -> Figure:
+def new_figure(
+    height: float, *, width: float = WIDTH, layout: Literal["constrained", "compressed"] = "constrained"
+) -> Figure:
     """An empty white figure [inch]; layout ``"compressed"`` for panels of a fixed aspect."""
     figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
     engine = figure.get_layout_engine()
@@ -63,7 +69,9 @@ def legend(
 ) -> None:
     """A legend of (label as it is written, artist) without a frame."""
     pairs = [(for_figure(label, 40), handle) for label, handle in entries]
-    figure_or_axis.legend(
+    # One call for both kinds of artist, whose signatures are typed apart.
+    place: Any = figure_or_axis
+    place.legend(
         [handle for _, handle in pairs],
         [label for label, _ in pairs],
         loc=loc,
@@ -76,10 +84,13 @@ def legend(
 
 
 def line_of(model: Model, *, marker: bool = False) -> Line2D:
-    """The legend's line of a model."""
-    return Line2D(
-        [], [], color=model.colour, linewidth=1.5, marker=model.marker if marker else "", markersize=4
-    )
+    """The legend's line of a model: solid with its marker, or dashed as its curves are."""
+    line = Line2D([], [], color=model.colour, linewidth=1.5, markersize=4)
+    if marker:
+        line.set_marker(model.marker)
+    else:
+        line.set_linestyle(model.dash)
+    return line
 
 
 TRUTH_LINE = Line2D([], [], color="black", linewidth=1.7)
@@ -94,7 +105,7 @@ def tick_label(label: str, width: int = 18) -> str:
 def box_plot(
     axis: Axes, columns: Sequence[np.ndarray], colours: Sequence[str], *, vertical: bool = False
 ) -> None:
-    """Box plots, the first at the top (or left): quartiles, median, whiskers from the 5th to the 95th percentile.
+    """Box plots, the first at the top (or left), whiskers from the 5th to the 95th percentile.
 
     NaN is left out; outer values are dots, the mean is a diamond. A column without a value stays empty.
     """
@@ -130,7 +141,17 @@ def box_plot(
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as a PNG file, cut to what is drawn; large ones with 256 colours, a third of the size."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
+    )
+    if buffer.tell() < LARGE:
+        return buffer.getvalue()
+    with Image.open(buffer) as image:
+        reduced = image.convert("RGB").quantize(
+            256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+        )
+    buffer = io.BytesIO()
+    reduced.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -100,8 +100,10 @@ def explanation(evaluation: xr.Dataset) -> str:
     block = evaluation.attrs.get("block_hours")
     how = f" (bootstrap over blocks of {block} hours)" if block else ""
     return (
-        f"Mean over {hours_text(evaluation)}, with {confidence(evaluation)} intervals{how}. Scores of ensembles are "
-        "the mean over their members, except CRPS, RMSE of the mean and spread-skill ratio; the CRPS of a single field "
+        f"Mean over {hours_text(evaluation)}, with {confidence(evaluation)} intervals{how}. Scores of "
+        "ensembles are "
+        "the mean over their members, except CRPS, RMSE of the mean and spread-skill ratio; the CRPS of a "
+        "single field "
         "is its MAE. Bold: best, and the interval of the paired difference to the second best excludes zero."
         + (" The data is synthetic." if is_synthetic(evaluation) else "")
     )
@@ -244,7 +246,7 @@ def _power(evaluation: xr.Dataset) -> list[Row]:
 
 
 def cost(evaluation: xr.Dataset) -> dict[str, tuple[float, float]]:
-    """Median computing time of an hour with all members [s] and peak memory [MiB] by key; NaN where unknown."""
+    """Median time of an hour with all members [s] and peak memory [MiB] by key; NaN where unknown."""
     result = {}
     for model in models_of(evaluation):
         values = [math.nan, math.nan]

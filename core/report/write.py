@@ -38,7 +38,8 @@ def write_report(
     targets = targets_of(evaluation)
     if not targets or not models_of(evaluation):
         raise ReportError(
-            "The Dataset has no coordinates model and target, so it is not an evaluation; give evaluation.nc as "
+            "The Dataset has no coordinates model and target, so it is not an evaluation; give "
+            "evaluation.nc as "
             "an evaluation writes it."
         )
     folder = Path(folder)

@@ -322,7 +322,7 @@ def with_outer(path: Path, change: Any) -> Path:
         (lambda o: o["unet.conv.bias"].update(data_offsets=[-8, 8]), "impossible shape"),
         (lambda o: o["unet.conv.bias"].update(data_offsets=[0, 1, 2]), "not described as a tensor"),
         (lambda o: o.pop("unet.norm.num_batches_tracked"), "conv.bias does not begin where"),
-        (lambda o: o.pop("unet.conv.weight"), "bytes follow the last tensor"),
+        (lambda o: o.pop("unet.conv.weight"), "bytes too many lie behind the last tensor"),
     ],
 )
 def test_layouts_are_checked(saved: Path, change: Any, sentence: str) -> None:

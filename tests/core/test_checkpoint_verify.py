@@ -103,7 +103,7 @@ def test_a_file_without_hash_says_so(file: Path) -> None:
         ({"models": {"unet": UNetConfig(in_channels=20, features=(4, 9)).model_dump()}}, "wrong shape"),
         ({"models": {"unet": UNetConfig(in_channels=20, features=(4, 8, 16)).model_dump()}}, "lacks weights"),
         ({"models": {"unet": UNetConfig(in_channels=20, features=(4,)).model_dump()}}, "does not know"),
-        ({"targets": ("t2m", "u10")}, "the UNet gives 1 fields; its header names t2m, u10"),
+        ({"targets": ("t2m", "u10")}, "the UNet gives 1 field; its header names t2m, u10"),
         (
             {
                 "predictors": ("t2m",),

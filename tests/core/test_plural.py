@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.plural import counted
+from core.plural import are, counted
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,7 @@ from core.plural import counted
 )
 def test_one_or_many(arguments: tuple, text: str) -> None:
     assert counted(*arguments) == text
+
+
+def test_the_verb_agrees() -> None:
+    assert [are(number) for number in (0, 1, 2)] == ["are", "is", "are"]

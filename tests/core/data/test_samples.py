@@ -246,7 +246,7 @@ def test_split_reports_and_refuses():
     np.testing.assert_array_equal(split_hours(hours, "test"), blocked_split(hours).test)
     with pytest.raises(SampleError, match="not 'testing'"):
         split_hours(hours, "testing")
-    with pytest.raises(SampleError, match="None of the 4 hours falls into the validation part"):
+    with pytest.raises(SampleError, match="Of 4 hours none falls into the validation part"):
         split_hours(hours[:4], "validation")
     with pytest.raises(SampleError, match="no split named 'fraction'"):
         split(hours, "fraction")

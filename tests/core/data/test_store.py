@@ -98,7 +98,7 @@ def test_contents_say_what_is_missing(make):
     text = " ".join(contents.sentences())
     for word in (
         "24 hours",
-        "6 planned hours",
+        "6 planned hours are not written yet",
         "Missing predictors: u10",
         "Missing static",
         "No coarse orography",

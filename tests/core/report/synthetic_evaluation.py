@@ -1,4 +1,4 @@
-"""A small evaluation with everything that a report reads: three models, one of them an ensemble, deterministic."""
+"""A small evaluation with all that a report reads: three models, one an ensemble; deterministic."""
 
 from __future__ import annotations
 
