@@ -6,7 +6,7 @@ the first, nearly random weights are soon forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,9 +22,7 @@ class EMA:
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.9999) -> None:
-        if not 0.0 <= decay <= 1.0:
-            raise ValueError(f"The decay of a moving average lies between 0 and 1; got {decay}.")
-        self.maximum = decay
+        self.maximum = _valid(decay)
         self.updates = 0
         self._average = {name: p.detach().clone() for name, p in _trained(module)}
 
@@ -69,10 +67,16 @@ class EMA:
         return {"decay": self.maximum, "updates": self.updates, "average": self.weights()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`; ValueError where names or shapes are not those of the module."""
+        """Go on from :meth:`state_dict`.
+
+        Raises ValueError where an entry is missing, or where names or shapes are not those of the module; it
+        names them, and nothing has changed then.
+        """
+        if absent := [entry for entry in ("decay", "updates", "average") if entry not in state]:
+            raise ValueError(f"The state of a moving average lacks {', '.join(absent)}.")
         average: Mapping[str, Tensor] = state["average"]
         self._check({name: tensor.shape for name, tensor in average.items()})
-        self.maximum, self.updates = float(state["decay"]), int(state["updates"])
+        self.maximum, self.updates = _valid(float(state["decay"])), int(state["updates"])
         for name, tensor in average.items():
             self._average[name].copy_(tensor)
 
@@ -83,13 +87,34 @@ class EMA:
 
     def _check(self, shapes: Mapping[str, torch.Size]) -> None:
         kept = {name: tensor.shape for name, tensor in self._average.items()}
-        if wrong := sorted(
-            name for name in kept.keys() | shapes.keys() if kept.get(name) != shapes.get(name)
-        ):
-            raise ValueError(
-                f"The moving average was made for other parameters: {', '.join(wrong[:5])} "
-                f"{'differs' if len(wrong) == 1 else 'differ'} in name or shape."
+        different = [
+            f"{name} has the shape {tuple(shapes[name])} instead of {tuple(shape)}"
+            for name, shape in kept.items()
+            if name in shapes and shapes[name] != shape
+        ]
+        faults = [
+            f"{what}: {_first(names)}"
+            for what, names in (
+                ("missing", sorted(kept.keys() - shapes.keys())),
+                ("unknown", sorted(shapes.keys() - kept.keys())),
             )
+            if names
+        ]
+        if different:
+            faults.append(_first(different))
+        if faults:
+            raise ValueError(f"The moving average was made for other parameters; {'; '.join(faults)}.")
+
+
+def _valid(decay: float) -> float:
+    if not 0.0 <= decay <= 1.0:
+        raise ValueError(f"The decay of a moving average lies between 0 and 1; got {decay}.")
+    return decay
+
+
+def _first(items: Sequence[str], most: int = 5) -> str:
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest
 
 
 def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

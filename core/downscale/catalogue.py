@@ -55,7 +55,9 @@ def find_downscalers(
     threads: int | None = None,
     precision: Precision = "float32",
 ) -> tuple[list[NetworkDownscaler], list[tuple[Path, str]]]:
-    """Every checkpoint of a folder as a downscaler, in the order of file names; no weights are read yet.
+    """Every checkpoint of a folder as a downscaler; no weights are read yet.
+
+    UNets come first, then GANs, LDM_res and LDM_PDE, each in the order of file names.
 
     Comes with (file, reason) for those that can't be used. A folder that is not there holds none. The
     second of two equal files is reported, not used twice.
@@ -80,4 +82,5 @@ def find_downscalers(
             refused.append((path, f"{path} is a copy of another checkpoint of this folder."))
         else:
             found[downscaler.key] = downscaler
-    return list(found.values()), refused
+    kinds = list(_KINDS)
+    return sorted(found.values(), key=lambda d: kinds.index(d.header.kind)), refused

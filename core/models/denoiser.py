@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from core.models.afno import FILTER_BLOCKS, AFNOCrossAttention, ModeTruncation
 from core.models.weights import renamed, size
+from core.plural import counted
 
 Width = Annotated[int, Field(ge=1, le=16384)]
 
@@ -307,15 +308,25 @@ class Denoiser(nn.Module):
 
     def _check(self, z: Tensor, t: Tensor, context: Sequence[Tensor]) -> None:
         config, multiple = self.config, self.side_multiple
+        if z.ndim != 4:
+            raise ValueError(
+                f"This denoiser takes latents of the shape (N, {config.in_channels}, h, w); "
+                f"got {tuple(z.shape)}."
+            )
         batch, channels, height, width = z.shape
         if channels != config.in_channels:
-            raise ValueError(f"This denoiser takes latents of {config.in_channels} channels; got {channels}.")
+            raise ValueError(
+                f"This denoiser takes latents of {counted(config.in_channels, 'channel')}; got {channels}."
+            )
         if height % multiple or width % multiple:
             raise ValueError(
                 f"This denoiser needs latent sides that are multiples of {multiple}; got {height} x {width}."
             )
         if t.shape != (batch,):
-            raise ValueError(f"{batch} latents need as many time steps; got shape {tuple(t.shape)}.")
+            raise ValueError(
+                f"Every latent needs a time step of its own: t must have the shape ({batch},); "
+                f"got {tuple(t.shape)}."
+            )
         if len(context) != len(config.context_channels):
             raise ValueError(
                 f"This denoiser takes {len(config.context_channels)} levels of context; got {len(context)}."

@@ -60,7 +60,7 @@ class PatchGAN(nn.Sequential):
 
     4x4 convolutions with padding 1, all but the first and last followed by batch normalisation, leaky ReLU
     (0.2) between. The published depth gives h = H / 8 - 2 and w = W / 8 - 2, for sides that are multiples
-    of 8 and at least 24.
+    of 8 and at least 24, which is its ``smallest_side``.
     """
 
     def __init__(self, config: PatchGANConfig | None = None) -> None:
@@ -79,7 +79,26 @@ class PatchGAN(nn.Sequential):
             ]
         super().__init__(*layers, nn.Conv2d(features[-1], 1, 4, padding=1))
         self.config = config
+        # The halvings leave three rows or more, of which the last two convolutions take one each.
+        self.smallest_side = 3 << (len(features) - 1)
         self.apply(_initialise)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """The logits of ``fields``; ValueError where they have another shape or sides that are too small."""
+        channels, smallest = self.config.in_channels, self.smallest_side
+        if fields.ndim != 4 or fields.shape[1] != channels:
+            raise ValueError(
+                f"This discriminator takes fields of the shape (N, {channels}, H, W); "
+                f"got {tuple(fields.shape)}."
+            )
+        height, width = fields.shape[2:]
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"This discriminator needs fields of at least {smallest} x {smallest} cells; "
+                f"got {height} x {width}. Take larger crops, or fewer features."
+            )
+        logits: Tensor = super().forward(fields)  # type: ignore[no-untyped-call]
+        return logits
 
 
 def _initialise(module: nn.Module) -> None:

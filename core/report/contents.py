@@ -257,9 +257,7 @@ def _estimate(evaluation: xr.Dataset, table: str, **where: str) -> Estimate:
     parts = []
     for part in Estimate._fields:
         try:
-            places = [
-                evaluation.indexes[dim].get_loc(where.get(str(dim), part)) for dim in values.dims
-            ]
+            places = [evaluation.indexes[dim].get_loc(where.get(str(dim), part)) for dim in values.dims]
         except KeyError:
             return UNKNOWN
         parts.append(float(values.values[tuple(places)]))

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image
+from PIL import Image, ImageChops
 
 from core.report.contents import Model
 from core.report.text import for_figure
@@ -25,6 +25,8 @@ from core.report.text import for_figure
 WIDTH = 9.0
 """Width of a figure [inch]."""
 DPI = 140
+MARGIN = 10
+"""White pixels left around a figure."""
 LARGE = 300_000
 """Bytes of a PNG file above which its colours are reduced: maps, not lines."""
 SMALL, NORMAL = 7.5, 8.5
@@ -144,14 +146,29 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as a PNG file, cut to what is drawn; large ones with 256 colours, a third of the size."""
     buffer = io.BytesIO()
     figure.savefig(
-        buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
+        buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"compress_level": 1}
     )
-    if buffer.tell() < LARGE:
-        return buffer.getvalue()
-    with Image.open(buffer) as image:
-        reduced = image.convert("RGB").quantize(
-            256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    with Image.open(buffer) as drawn:
+        picture = drawn.convert("RGB")
+    # Cutting pixels costs nothing; savefig's bbox_inches="tight" would lay out the figure twice.
+    box = ImageChops.invert(picture).getbbox()
+    if box is not None:
+        left, top, right, bottom = box
+        picture = picture.crop(
+            (
+                max(left - MARGIN, 0),
+                max(top - MARGIN, 0),
+                min(right + MARGIN, picture.width),
+                min(bottom + MARGIN, picture.height),
+            )
         )
+    content = _encoded(picture)
+    if len(content) < LARGE:
+        return content
+    return _encoded(picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+
+
+def _encoded(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    reduced.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", compress_level=7)
     return buffer.getvalue()

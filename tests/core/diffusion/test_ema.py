@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,12 +138,48 @@ def test_it_follows_the_type_of_the_module() -> None:
 
 def test_other_modules_are_refused() -> None:
     ema = EMA(network())
-    with pytest.raises(ValueError, match=r"other parameters: 0\.bias"):
+    with pytest.raises(
+        ValueError, match=r"other parameters; unknown: 2\.bias; 0\.weight has the shape \(5, 3\) instead"
+    ):
         ema.update(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)))
-    with pytest.raises(ValueError, match=r"parameters: 2\.bias differs"):
+    with pytest.raises(ValueError, match=r"other parameters; unknown: 2\.bias\.$"):
         ema.copy_to(network().requires_grad_(True))
-    with pytest.raises(ValueError, match="other parameters"):
-        ema.load_state_dict({"decay": 0.9, "updates": 1, "average": {}})
-    assert ema.updates == 0
     with pytest.raises(ValueError, match=r"between 0 and 1; got 1\.5"):
         EMA(network(), decay=1.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda s: s.pop("average"), r"^The state of a moving average lacks average\.$"),
+        (lambda s: (s.pop("decay"), s.pop("updates")), "lacks decay, updates"),
+        (lambda s: s.update(decay=2.0), r"between 0 and 1; got 2\.0"),
+        (lambda s: s["average"].pop("1.bias"), r"other parameters; missing: 1\.bias\.$"),
+        (lambda s: s["average"].clear(), r"missing: 0\.bias, 0\.weight, 1\.bias, 1\.weight, 2\.weight\.$"),
+        (
+            lambda s: s["average"].update({f"x{i}": torch.zeros(1) for i in range(7)}),
+            r"unknown: x0, x1, x2, x3, x4 and 2 more\.$",
+        ),
+        (
+            lambda s: s["average"].update({"0.bias": torch.zeros(4, 1)}),
+            r"other parameters; 0\.bias has the shape \(4, 1\) instead of \(4,\)\.$",
+        ),
+        (
+            lambda s: s["average"].update({"2.heavy": s["average"].pop("2.weight")}),
+            r"missing: 2\.weight; unknown: 2\.heavy\.$",
+        ),
+    ],
+)
+def test_other_states_are_refused_whole(change: Any, sentence: str) -> None:
+    model = network()
+    source = EMA(model, decay=0.9)
+    moved(model, 1.0)
+    source.update(model)
+    state = source.state_dict()
+    change(state)
+    ema = EMA(network())
+    before = {name: tensor.clone() for name, tensor in ema.weights().items()}
+    with pytest.raises(ValueError, match=sentence):
+        ema.load_state_dict(state)
+    assert (ema.updates, ema.maximum) == (0, 0.9999)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ema.weights().items())

@@ -49,10 +49,10 @@ def test_weights_are_read_when_they_are_needed(
     read: list[Path] = []
     monkeypatch.setattr(networks, "load", lambda path: read.append(path) or load(path))
     found, refused = find_downscalers(folder, device="cpu")
-    assert [d.key.split("-")[0] for d in found] == ["ldm_res", "unet"]
+    assert [d.key.split("-")[0] for d in found] == ["unet", "ldm_res"]
     assert (refused, read) == ([], [])
     for _ in range(2):
-        found[1].downscale(store.read_coarse(), store.read_static(), DOMAIN)
+        found[0].downscale(store.read_coarse(), store.read_static(), DOMAIN)
     assert read == [folder / "unet.safetensors"]
     from_checkpoint(folder / "unet.safetensors", device="cpu")
     assert len(read) == 2

@@ -337,7 +337,9 @@ def test_time_embedding_is_the_formula(t: float, channels: int) -> None:
     [
         ({"z": (2, 4, 4, 6)}, "takes latents of 3 channels; got 4"),
         ({"z": (2, 3, 5, 6)}, "multiples of 2; got 5 x 6"),
-        ({"t": (1,)}, r"2 latents need as many time steps; got shape \(1,\)"),
+        ({"z": (3, 4, 6)}, r"latents of the shape \(N, 3, h, w\); got \(3, 4, 6\)"),
+        ({"z": (1, 2, 3, 4, 6)}, r"latents of the shape \(N, 3, h, w\)"),
+        ({"t": (1,)}, r"t must have the shape \(2,\); got \(1,\)"),
         ({"context": ((2, 4, 4, 6),)}, "takes 2 levels of context; got 1"),
         ({"context": ((2, 4, 4, 6), (2, 8, 4, 6))}, r"level 1 must have shape \(2 or 1, 8, 2, 3\)"),
         ({"context": ((3, 4, 4, 6), (3, 8, 2, 3))}, r"level 0 must have .* got \(3, 4, 4, 6\)"),

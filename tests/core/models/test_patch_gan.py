@@ -195,3 +195,22 @@ def test_other_names_are_refused() -> None:
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PatchGANConfig(**wrong)
+
+
+@pytest.mark.parametrize("features", [(2, 2), (2, 2, 2), (2, 2, 2, 2), (2, 2, 2, 2, 2)])
+def test_the_smallest_field_gives_one_logit_and_smaller_ones_are_refused(features: tuple[int, ...]) -> None:
+    discriminator = PatchGAN(PatchGANConfig(in_channels=2, features=features))
+    side = discriminator.smallest_side
+    assert discriminator(torch.zeros(1, 2, side, side)).shape == (1, 1, 1, 1)
+    for height, width in ((side - 1, 64), (64, side - 1)):
+        # The plain convolutions have no room there, so nothing that would work is refused.
+        with pytest.raises(RuntimeError, match=r"Kernel size|output size"):
+            torch.nn.Sequential(*discriminator)(torch.zeros(1, 2, height, width))
+        with pytest.raises(ValueError, match=f"at least {side} x {side} cells; got {height} x {width}"):
+            discriminator(torch.zeros(1, 2, height, width))
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 24), (1, 2, 24, 24), (24, 24)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"of the shape \(N, 1, H, W\); got"):
+        PatchGAN(PatchGANConfig(features=(2, 2)))(torch.zeros(shape))
