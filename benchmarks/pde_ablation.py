@@ -7,7 +7,7 @@ steps, batches, windows and the noise of the samples are the same. Work that is 
 several processes may work on one folder: each takes arms that no other is at work on.
 
     ablation.json   what all arms have in common
-    arms/NAME/      the training run of an arm, arms/NAME.json when it has been evaluated as well
+    arms/NAME/      the training run of an arm; arms/NAME.json is there when it has been evaluated as well
     evaluation/     scores (:mod:`core.evaluation`)
     latents/        encoded hours, shared by all arms
     vae.safetensors the VAE of the model, on which arms from random weights are trained
@@ -44,7 +44,7 @@ from train.ldm import train_ldm
 from train.ldm_pde import train_ldm_pde
 from train.locks import lock_if_free, locked
 from train.progress import Report, Status, describe
-from train.run_folder import TrainError, replacing, writing
+from train.run_folder import BEST, LAST, TrainError, replacing, writing
 
 Tell = Callable[[str], None]
 
@@ -373,6 +373,9 @@ def finish(arm: Arm, ablation: Ablation, tell: Tell) -> None:
         with replacing(ablation.record(arm)) as temporary:
             said = {"sha256": load(path).file_hash, **measured(path)}
             temporary.write_text(json.dumps(said) + "\n", encoding="utf-8")
+    # Nothing is left to resume, and all arms together would keep gigabytes.
+    for state in (LAST, BEST):
+        (ablation.run_folder(arm) / state).unlink(missing_ok=True)
 
 
 def train(arm: Arm, ablation: Ablation, report: Report) -> Path:
@@ -422,7 +425,7 @@ def lines(name: str, tell: Tell) -> Report:
     def report(status: Status) -> None:
         nonlocal stage, told
         now = time.monotonic()
-        if status.stage == stage and now - told < SECONDS_BETWEEN_LINES:
+        if status.stage == "Validation" or (status.stage == stage and now - told < SECONDS_BETWEEN_LINES):
             return
         stage, told = status.stage, now
         so_far = f"{status.done} of {status.total} {status.unit}"
@@ -532,7 +535,7 @@ def _number(value: float | None) -> str:
 
 def _difference(triple: tuple[float, float, float]) -> str:
     value, low, high = triple
-    text = f"{value:+.4f} ({low:+.4f}, {high:+.4f})"
+    text = f"{value:+.2g} ({low:+.2g}, {high:+.2g})"
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
@@ -593,6 +596,7 @@ QUICK: dict[str, Any] = {
     "members": 2,
     "sampler_steps": 2,
 }
+QUICK_ARMS = ("none", "share-0.3", "decoder", "start-none", "start-flux")
 QUICK_SETTINGS = ("batch=2", "validation_hours=1", "validation_times=1", "sample_steps=2")
 
 
@@ -616,7 +620,9 @@ def parsed(words: Sequence[str]) -> tuple[list[Arm], Ablation]:
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="in all configs"
     )
-    parser.add_argument("--quick", action="store_true", help="a try of the machinery that says nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute's try of the machinery that says nothing"
+    )
     given = parser.parse_args(words)
     names = ("steps", "start_steps", "train_hours", "hours", "members", "sampler_steps", "precision")
     options = {name: value for name in names if (value := getattr(given, name)) is not None}
@@ -630,7 +636,8 @@ def parsed(words: Sequence[str]) -> tuple[list[Arm], Ablation]:
         command=f"python -m benchmarks.pde_ablation {' '.join(words)}",
         **{**(QUICK if given.quick else {}), **options},
     )
-    return [arm for arm in ARMS if given.arms is None or arm.name in given.arms], ablation
+    chosen = given.arms or (QUICK_ARMS if given.quick else BY_NAME)
+    return [arm for arm in ARMS if arm.name in chosen], ablation
 
 
 def _count(text: str) -> int:

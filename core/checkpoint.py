@@ -34,7 +34,7 @@ from core.data.samples import Normalization
 from core.diffusion.schedule import Parameterization
 from core.domain import Domain
 from core.file_kind import file_kind
-from core.mapped_memory import map_file, mapped_tensor, release
+from core.mapped_memory import map_file, mapped_tensor, release, shrunk
 from core.plural import counted
 from core.variables import PREDICTORS, STATICS, TARGETS
 
@@ -166,13 +166,15 @@ class _Entry:
 class _Weights(Mapping[str, Tensor]):
     """The tensors of a mapped file by name, made when they are asked for."""
 
-    def __init__(self, memory: mmap.mmap, entries: Mapping[str, _Entry]) -> None:
+    def __init__(self, path: Path, memory: mmap.mmap, entries: Mapping[str, _Entry]) -> None:
+        self.path = path
         self.memory = memory
         self.entries = entries
 
     def stored(self, key: str) -> Tensor:
         """A tensor in the type of the file."""
         entry = self.entries[key]
+        _refuse_shrunk(self.path, self.memory)
         return mapped_tensor(self.memory, entry.start, entry.count, entry.dtype).view(entry.shape)
 
     def __getitem__(self, key: str) -> Tensor:
@@ -189,6 +191,10 @@ class _Weights(Mapping[str, Tensor]):
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was read and checked.
+
+    Its file stays mapped and may be deleted, or replaced by a rename, but not be written over in place: where
+    it has become shorter, reading a weight raises CheckpointError, and reading one that was handed out before
+    ends the process.
 
     Attributes
     ----------
@@ -218,6 +224,7 @@ class Checkpoint:
         digest = hashlib.sha256()
         with memoryview(self._memory) as view:
             for at in range(start, len(view), PIECE):
+                _refuse_shrunk(self.path, self._memory)
                 digest.update(view[at : at + PIECE])
                 release(self._memory)
         return digest.hexdigest()
@@ -304,6 +311,11 @@ def _check_parts(path: Path, header: Header, names: Iterable[str]) -> None:
     bare = [part for part in header.models if not any(key.startswith(f"{part}.") for key in names)]
     if bare:
         raise CheckpointError(f"{path} has no weights for the part {', '.join(bare)} of its header.")
+
+
+def _refuse_shrunk(path: Path, memory: mmap.mmap) -> None:
+    if shrunk(memory):
+        raise CheckpointError(f"{path} was cut short or written over while it was in use; open it again.")
 
 
 def _refuse_broken(path: Path, broken: list[str]) -> None:
@@ -480,7 +492,7 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}.") from error
     entries = _layout(path, outer, 8 + length, size)
     _check_parts(path, header, entries)
-    weights = _Weights(memory, entries)
+    weights = _Weights(path, memory, entries)
     broken, read = [], 0
     for key, entry in entries.items():
         # Numbers beyond float32 become infinite when they are used.

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from core.metrics.metric import Metric
-from core.metrics.registry import find_metric
+from core.metrics.registry import METRICS, find_metric, of_one_field
 from core.variables import VARIABLES
 
 if TYPE_CHECKING:
@@ -105,10 +105,11 @@ def evaluate_hours(
 
 def _field_metric(name: str) -> Metric:
     metric = find_metric(name)
-    if metric.result != "score" or metric.required or metric.ensemble:
+    if not of_one_field(metric):
+        fit = ", ".join(key for key, other in METRICS.items() if of_one_field(other))
         raise EvaluationError(
             f"{metric.title} ({name}) needs more than one field of an hour, or options; choose metrics that "
-            f"give one number for one field, for example {', '.join(USUAL)}, spectral_slope_loss, flux_error."
+            f"give one number for one field: {fit}."
         )
     return metric
 

@@ -13,6 +13,10 @@ def map_file(path: Path) -> mmap.mmap:
     """A private map of a whole file: nothing that is written to it reaches the file.
 
     It goes with the last tensor that lies in it. Raises OSError where the file can't be mapped.
+
+    A file that is replaced by another of its name (written beside it and renamed, as all of ours are) stays
+    as it was in the map. One that is written over in place, as ``cp`` does, changes in the map, and while it
+    is shorter, reading behind its end kills the process with SIGBUS: see :func:`shrunk`.
     """
     with path.open("rb") as file:
         # Copy on write, because PyTorch warns of buffers that it could not write to.
@@ -29,6 +33,11 @@ def mapped_tensor(memory: mmap.mmap, start: int, count: int, dtype: torch.dtype)
         return torch.empty(0, dtype=dtype)
     # The view keeps the map open: PyTorch holds what it is given, but would let a map be closed beneath it.
     return torch.frombuffer(memoryview(memory), dtype=dtype, count=count, offset=start)
+
+
+def shrunk(memory: mmap.mmap) -> bool:
+    """Whether the file was cut short since it was mapped, so that its map must not be read (cheap)."""
+    return memory.size() < len(memory)
 
 
 def release(memory: mmap.mmap) -> None:

@@ -226,7 +226,7 @@ class PublishedCheckpoint:
             raise CheckpointError(f"Unknown targets: {', '.join(unknown)}; known are {', '.join(TARGETS)}.")
         if len(set(targets)) != len(targets) or len(targets) != net.out_channels:
             raise CheckpointError(
-                f"{self.path} gives {counted(net.out_channels, 'field')}, but the targets named are "
+                f"{self.path} gives {counted(net.out_channels, 'field')}, but the targets are "
                 f"{', '.join(targets)}."
             )
         if net.in_channels != len(predictors) + STATIC_CHANNELS:

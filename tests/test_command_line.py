@@ -335,6 +335,33 @@ def test_a_config_with_a_typing_error_is_explained(run, weather):
     assert not Path("models").exists()
 
 
+def test_a_report_of_models_and_hours(run, weather):
+    words = ("evaluate", weather, "--models", "quadratic", "--every", "2", "--out", "report")
+    ended = run(*words)
+    assert ended.status == 0, ended.err
+    assert "Wrote report/report.html" in ended.out
+    first = Path("report/parts/quadratic.nc").stat().st_mtime_ns
+    ended = run(*words, "--models", "lapse_rate", "--block-hours", "48")
+    assert ended.status == 0, ended.err
+    assert Path("report/parts/quadratic.nc").stat().st_mtime_ns == first
+    with xr.open_dataset("report/evaluation.nc") as found:
+        assert found["label"].values.tolist() == ["Quadratic interpolation", "Lapse-rate interpolation"]
+        assert found.sizes["time"] == 3
+        assert found.attrs["block_hours"] == 48
+        assert found.attrs["command"].endswith("--models lapse_rate --block-hours 48")
+        rmse = float(found["rmse"].sel(model="quadratic", target="t2m").mean())
+    page = Path("report/report.html").read_text()
+    assert "Lapse-rate interpolation" in page
+    assert f"{rmse:.3g}" in Path("report/table.md").read_text()
+    assert "Quadratic interpolation" in ended.out
+    ended = run("evaluate", weather, "--models", "quadratic", "--out", "report")
+    assert ended.status == 1
+    assert "it differs in: hours" in ended.err
+    ended = run("evaluate", weather, "--models", "quadratic", "--out", "report", "--csv", "a.csv")
+    assert ended.status == 1
+    assert "leave out --metric and --csv" in ended.err
+
+
 def test_evaluate_says_what_is_left_out(run, tmp_path):
     coarse = ("t2m", "msl")
     synthetic_store.make_store("part.zarr", WEEKS[:2], coarse=coarse, static=False)

@@ -35,13 +35,23 @@ def find_metric(name: str) -> Metric:
     return METRICS[name]
 
 
+def of_one_field(metric: Metric) -> bool:
+    """Whether it gives one number for one field without further options, as `evaluate --metric` needs."""
+    return metric.result == "score" and not metric.required and not metric.ensemble
+
+
 def markdown() -> str:
     """Every metric with its formula, as a Markdown table (``docs/metrics.md`` holds it)."""
     best = {"lower": "low", "higher": "high", "zero": "near 0", "one": "near 1", "none": "-"}
-    lines = ["| name | what | formula | good is | source |", "|---|---|---|---|---|"]
+    lines = ["| name | what | formula | good is | `--metric` | source |", "|---|---|---|---|---|---|"]
     lines += [
         f"| `{name}` | {metric.title}: {metric.long_name} | `{metric.formula.replace('|', BAR)}` "
-        f"| {best[metric.best]} | {metric.source} |"
+        f"| {best[metric.best]} | {'yes' if of_one_field(metric) else '-'} | {metric.source} |"
         for name, metric in METRICS.items()
+    ]
+    taken = ", ".join(f"`{name}`" for name, metric in METRICS.items() if of_one_field(metric))
+    lines += [
+        "",
+        f"`tramontana evaluate STORE --metric NAME` takes those with yes, which give one number for one field: {taken}.",
     ]
     return "\n".join(lines)

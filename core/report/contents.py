@@ -63,6 +63,11 @@ class Model:
     marker: str
     dash: Dash
 
+    @property
+    def height(self) -> float:
+        """Order of drawing of its curve: dashed ones lie over solid ones, so that both show."""
+        return 3.0 if self.dash == "solid" else 3.5
+
 
 @dataclass(frozen=True)
 class Score:

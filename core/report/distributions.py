@@ -46,6 +46,7 @@ def distributions(evaluation: xr.Dataset, target: str) -> Figure:
                 where="mid",
                 color=model.colour,
                 linestyle=model.dash,
+                zorder=model.height,
                 linewidth=1.1,
             )
         if truth_known:
@@ -60,6 +61,7 @@ def distributions(evaluation: xr.Dataset, target: str) -> Figure:
                     where="mid",
                     color=model.colour,
                     linestyle=model.dash,
+                    zorder=model.height,
                     linewidth=1.0,
                 )
             below.axhline(1, color="black", linewidth=1.0, zorder=1.9)

@@ -42,7 +42,7 @@ CSS = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--ground); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 28px 20px 64px; }
+main { max-width: 1240px; margin: 0 auto; padding: 28px 20px 64px; }
 h1 { font-size: 1.8rem; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 1.35rem; margin: 44px 0 10px; padding-top: 14px; border-top: 1px solid var(--line); }
 h3 { font-size: 1.05rem; margin: 28px 0 8px; }
@@ -61,7 +61,8 @@ caption { text-align: left; font-size: 0.88rem; padding-bottom: 6px; caption-sid
 th, td { padding: 6px 12px 6px 0; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line);  white-space: nowrap; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--line); vertical-align: bottom; }
-.main thead th { white-space: normal; min-width: 6.2em; }
+.main { font-size: 0.85rem; } .main thead th { white-space: normal; min-width: 5.6em; }
+.scroll tr > th:first-child { position: sticky; left: 0; background: var(--ground); }
 th:first-child, td.text, th.text { text-align: left; }
 tbody th { font-weight: 500; }
 td.wide { white-space: normal; min-width: 16em; max-width: 34em; overflow-wrap: anywhere; }
@@ -104,10 +105,9 @@ def page(evaluation: xr.Dataset, drawn: Sequence[Drawn]) -> str:
     body = [f"<h1>{_text(title)}</h1>", f'<p class="quiet">{_text(_subtitle(evaluation))}</p>']
     if is_synthetic(evaluation):
         body.append(
-            '<p class="banner">The data is synthetic: simulated weather over a real map, neither observed '
-            "nor "
-            "analysed. Scores on it say how the models compare here, not how well they do on real "
-            "weather.</p>"
+            '<p class="banner">The data is synthetic: simulated weather, neither observed nor analysed. '
+            "Scores "
+            "on it say how the models compare here, not how well they do on real weather.</p>"
         )
     links = [("compared", "What was compared"), ("scores", "Scores"), ("findings", "In words")]
     links += [("figures", "Figures"), ("tables", "Tables")]
@@ -218,9 +218,9 @@ def score_table(evaluation: xr.Dataset, name: str, target: str) -> str:
         "zero": "near 0 is good",
         "one": "near 1 is good",
     }
-    about = ". ".join(
-        part for part in (score.long_name[:1].upper() + score.long_name[1:], best.get(score.best, "")) if part
-    )
+    about = score.long_name[:1].upper() + score.long_name[1:]
+    if score.best in best:
+        about += f"; {best[score.best]}"
     order = best_first(score, found)
     ranking = f" Best: {_text(models[order[0]].label)}." if len(order) > 1 else ""
     return (

@@ -50,7 +50,7 @@ def spectra(evaluation: xr.Dataset, target: str) -> Figure:
             color=model.colour,
             linestyle=model.dash,
             linewidth=1.3,
-            zorder=4,
+            zorder=model.height,
         )
         entries.append((model.label, line_of(model)))
     axis.set_xscale("log")

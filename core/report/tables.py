@@ -178,7 +178,9 @@ def _scores(evaluation: xr.Dataset) -> list[Row]:
 def _hours_of(evaluation: xr.Dataset, name: str, target: str, model: str) -> int | str:
     if name not in evaluation.data_vars or "time" not in evaluation[name].dims:
         return ""
-    values = evaluation[name].sel(model=model)
+    values = evaluation[name]
+    # Slopes are known of the truth, too.
+    values = values.sel({"source" if "source" in values.dims else "model": model})
     values = values.sel(target=target) if "target" in values.dims else values
     return int(np.isfinite(values.values).sum())
 

@@ -116,6 +116,35 @@ def test_identity_tells_contents_apart_without_reading_weights(saved: Path, tmp_
     assert identity(saved) == hashlib.sha256(saved.read_bytes()).hexdigest()
 
 
+def test_a_file_written_over_in_place_is_refused_and_not_read(saved: Path, tmp_path: Path) -> None:
+    """Reading behind the end of a mapped file would kill the process."""
+    checkpoint = load(saved)
+    with saved.open("r+b") as file:
+        file.truncate(100)
+    module = nn.Module()
+    module.conv = nn.Conv2d(2, 4, 3)
+    module.norm = nn.Module()
+    module.norm.register_buffer("num_batches_tracked", torch.tensor(0))
+    for use in (
+        lambda: checkpoint.tensors["unet.conv.weight"],
+        lambda: checkpoint.file_hash,
+        lambda: checkpoint.restore("unet", module),
+    ):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors was cut short .* open it again"):
+            use()
+
+
+@pytest.mark.parametrize("change", ["rename", "delete"])
+def test_a_file_that_is_replaced_or_deleted_can_be_used_on(saved: Path, tmp_path: Path, change: str) -> None:
+    checkpoint = load(saved)
+    if change == "rename":
+        (tmp_path / "short").write_bytes(b"short")
+        (tmp_path / "short").replace(saved)
+    else:
+        saved.unlink()
+    assert torch.equal(checkpoint.tensors["unet.conv.weight"], weights()["unet.conv.weight"])
+
+
 def test_the_order_of_predictors_is_kept(tmp_path: Path) -> None:
     reverse = header(
         predictors=("sst", "t2m"),
