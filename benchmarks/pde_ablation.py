@@ -620,9 +620,7 @@ def parsed(words: Sequence[str]) -> tuple[list[Arm], Ablation]:
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="in all configs"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="a minute's try of the machinery that says nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="try the machinery, in a minute")
     given = parser.parse_args(words)
     names = ("steps", "start_steps", "train_hours", "hours", "members", "sampler_steps", "precision")
     options = {name: value for name in names if (value := getattr(given, name)) is not None}

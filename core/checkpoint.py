@@ -552,7 +552,10 @@ def _open(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path} can't be read: {error.strerror}.") from error
 
 
-HOWTO = "Make one with `tramontana train`, or from a published Lightning file with `checkpoint import`."
+HOWTO = (
+    "Make one with `tramontana train`, or from a published Lightning file with "
+    "`tramontana checkpoint import`."
+)
 
 
 def published_advice(path: str | Path) -> str:

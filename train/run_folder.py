@@ -3,7 +3,7 @@
 run.json      config, data and normalisation, written when training begins
 last.ckpt     state after the last complete round
 best.ckpt     weights with the smallest validation loss
-logs/         scores of every round, a new version_N at every start
+logs/         scores and pictures of every round, a new version_N at every start
 cache/        fields computed once for the whole run, where a stage has any
 """
 

@@ -65,6 +65,9 @@ def write_result(
         Tally.resume(part_of(parts, d), plan.identity(d), plan.targets, plan.hours) for d in plan.downscalers
     ]
     data = assemble(plan, truth, tallies)
+    # All targets of the store are planned for, so that a model of other ones may be added later.
+    made = [name for name in plan.targets if any(name in d.targets for d in plan.downscalers)]
+    data = data.sel(target=made)
     data = data.merge(intervals(data, block_hours=block_hours, resamples=resamples))
     data.attrs |= _attrs(plan, block_hours, resamples, command)
     path = folder / NAME

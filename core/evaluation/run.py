@@ -82,8 +82,8 @@ class Evaluation:
         if len({downscaler.key for downscaler in downscalers}) < len(downscalers):
             raise EvaluationError("A model was named twice.")
         refuse_obstacles(store, downscalers)
-        targets = tuple(name for name in contents.targets if any(name in d.targets for d in downscalers))
-        if not targets:
+        targets = contents.targets
+        if not any(name in d.targets for name in targets for d in downscalers):
             raise EvaluationError(
                 f"{store.path} holds the truth of {', '.join(contents.targets)}; no model makes any of them."
             )

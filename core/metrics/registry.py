@@ -52,6 +52,7 @@ def markdown() -> str:
     taken = ", ".join(f"`{name}`" for name, metric in METRICS.items() if of_one_field(metric))
     lines += [
         "",
-        f"`tramontana evaluate STORE --metric NAME` takes those with yes, which give one number for one field: {taken}.",
+        "`tramontana evaluate STORE --metric NAME` takes those with yes, which give one number for "
+        f"one field: {taken}.",
     ]
     return "\n".join(lines)

@@ -178,11 +178,14 @@ def _scores(evaluation: xr.Dataset) -> list[Row]:
 def _hours_of(evaluation: xr.Dataset, name: str, target: str, model: str) -> int | str:
     if name not in evaluation.data_vars or "time" not in evaluation[name].dims:
         return ""
-    values = evaluation[name]
-    # Slopes are known of the truth, too.
-    values = values.sel({"source" if "source" in values.dims else "model": model})
+    values = _of_model(evaluation[name], model)
     values = values.sel(target=target) if "target" in values.dims else values
     return int(np.isfinite(values.values).sum())
+
+
+def _of_model(values: xr.DataArray, model: str) -> xr.DataArray:
+    # Spectral slopes are known of the truth, too.
+    return values.sel({"source" if "source" in values.dims else "model": model})
 
 
 def _differences(evaluation: xr.Dataset) -> list[Row]:
@@ -209,7 +212,8 @@ def _hours(evaluation: xr.Dataset) -> list[Row]:
         times = [str(np.datetime_as_string(time, unit="m")) for time in evaluation["time"].values]
     for target in targets_of(evaluation):
         for model in models_of(evaluation):
-            values = np.stack([evaluation[name].sel(model=model.key, target=target).values for name in names])
+            own = [_of_model(evaluation[name], model.key).sel(target=target).values for name in names]
+            values = np.stack(own)
             rows += [
                 (target, model.key, time, *values[:, number])
                 for number, time in enumerate(times)

@@ -172,3 +172,15 @@ def test_what_can_not_be_evaluated_is_said(store: Store, models: list, tmp_path:
     assert not (tmp_path / "a").exists()
     with pytest.raises(EvaluationError, match=r"evaluate STORE --out"):
         open_evaluation(tmp_path)
+
+
+def test_models_of_other_targets_may_be_added(tmp_path: Path, save_unet: SaveModel) -> None:
+    store = make_store(tmp_path / "winds.zarr", fine=("t2m", "u10"))
+    hours = store.hours[:2]
+    unet = from_checkpoint(save_unet(), device="cpu")
+    list(evaluate_models(store, [unet], hours, tmp_path / "out"))
+    assert open_evaluation(tmp_path / "out")["target"].values.tolist() == ["t2m"]
+    list(evaluate_models(store, [unet, interpolations()[0]], hours, tmp_path / "out"))
+    found = open_evaluation(tmp_path / "out")
+    assert found["target"].values.tolist() == ["t2m", "u10"]
+    assert found["rmse"].sel(model=unet.key, target="u10").isnull().all()
