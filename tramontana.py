@@ -431,6 +431,7 @@ def _audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path
     from core.data.store import Store
     from core.physics.audit import audit, markdown
     from core.physics.flux_error import fit_smoothing
+    from core.plural import counted
 
     def spread(length: int) -> np.ndarray:
         return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int))
@@ -447,7 +448,7 @@ def _audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path
         spacing = (fine.dy / 1e3, fine.dx / 1e3)
         pairs, fitted = store_pairs(store, chosen), list(store_pairs(store, known))
         total = chosen.size
-        what = f"{total} hours of the {split} split of {path}"
+        what = f"{counted(total, 'hour')} of the {split} split of {path}"
     else:
         field, spacing = read_temperature(path)
         field = field.isel(time=spread(field.sizes["time"]))
@@ -541,9 +542,9 @@ def evaluate(
 ) -> None:
     """Scores of models on the hours of one split: a quick table, or with --out a full report."""
     from core.data.samples import split_hours
-    from core.data.store import Store
     from core.downscale import Sampling
     from core.evaluate import USUAL, evaluate_hours, markdown_table
+    from core.plural import counted
 
     if audit:
         if models or checkpoints is not None or metrics or out_path is not None:
@@ -554,7 +555,7 @@ def evaluate(
         return
     if out_path is not None and (metrics or csv):
         raise ValueError("A report has all metrics and tables; leave out --metric and --csv.")
-    opened = Store.open(store)
+    opened = open_store(store)
     hours = split_hours(opened.hours, split)[::every]
     runnable = _runnable(
         opened, models or [], checkpoints, device=device, threads=threads, precision=precision
@@ -562,7 +563,7 @@ def evaluate(
     if out_path is None:
         with progress_bar("Evaluation") as progress:
             scores = evaluate_hours(opened, runnable, hours, metrics=metrics or USUAL, progress=progress)
-        say(f"{hours.size} hours of the {split} split of {store}.\n")
+        say(f"{counted(hours.size, 'hour')} of the {split} split of {store}.\n")
         say(markdown_table(scores))
         if csv is not None:
             scores.to_dataframe().to_csv(csv)

@@ -453,7 +453,7 @@ def test_audit_of_a_store_without_training_weeks(run):
     synthetic_store.make_store("late.zarr", split_hours(WEEKS, "test"), coarse=("t2m",), domain=domain)
     ended = run("evaluate", "late.zarr", "--audit", "--audit-hours", 1, "--draws", 1)
     assert ended.status == 0, ended.err
-    assert "1 hours of the test split of late.zarr" in ended.out
+    assert "1 hour of the test split of late.zarr" in ended.out
 
 
 def test_audit_of_an_empty_store(run):

@@ -318,7 +318,7 @@ class _Predictor:
         self.since_midnight = (
             accumulation == "since_midnight" or bool(stated) or self._grows_and_starts_again()
         )
-        if self.since_midnight and self.times.size < max(2, self.given.size // 2):
+        if self.since_midnight and self.times.size < max(1, self.given.size // 2):
             raise Era5Error(
                 f"{self.name} accumulates since 00 UTC in {self.parts[0].series.label}, but hours in between "
                 "are missing, so sums of the past hour can't be made; get every hour."

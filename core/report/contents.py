@@ -44,6 +44,7 @@ TITLES = {
 }
 """Titles for where the evaluation has none and the registry of metrics does not know the score."""
 
+SQUARES = ("ensemble_mse", "ensemble_variance")
 LOWER = ("ensemble_mse", "brier_frost", "seconds")
 
 
@@ -174,6 +175,13 @@ def variable(evaluation: xr.Dataset, name: str, target: str | None = None) -> xr
     return values
 
 
+def ensemble_variable(evaluation: xr.Dataset, name: str, target: str) -> xr.DataArray:
+    """As :func:`variable`, of something that only ensembles have."""
+    if all(model.members == 1 for model in models_of(evaluation)):
+        raise Absent("No model has more than one member.")
+    return variable(evaluation, name, target)
+
+
 def with_values(evaluation: xr.Dataset, values: xr.DataArray, dim: str = "model") -> list[Model]:
     """Models for which an array has at least one value along ``dim``."""
     keys = {str(key) for key in values[dim].values}
@@ -202,6 +210,8 @@ def score_of(evaluation: xr.Dataset, name: str, target: str) -> Score:
     attrs: Mapping[str, Any] = evaluation[name].attrs if name in evaluation.variables else {}
     metric = METRICS.get(name)
     units = metric.units_for(target_units(target)) if metric is not None and metric.units != "own" else None
+    if name in SQUARES and target_units(target) is not None:
+        units = f"({target_units(target)})2"
     title = TITLES.get(name) or (metric.title if metric is not None else None) or attrs.get("title") or name
     return Score(
         name,
@@ -279,8 +289,9 @@ def best_first(score: Score, found: Mapping[str, Estimate]) -> list[str]:
 def clear_winner(evaluation: xr.Dataset, score: Score, target: str) -> str | None:
     """The best model where the paired difference to the second best excludes zero, else None.
 
-    Where a value is best near zero or one, values on both sides of it differ without one being better; then
-    the intervals of their distances from it have to be apart.
+    Where values near zero or one are best, two values differ without one being better as long as the second
+    best may be perfect, too, or lie on the other side; so the second best's own interval has to exclude the
+    perfect value, and on the other side the distances from it have to be apart.
     """
     found = estimates(evaluation, score.name, target)
     order = best_first(score, found)
@@ -290,11 +301,13 @@ def clear_winner(evaluation: xr.Dataset, score: Score, target: str) -> str | Non
     if score.penalty(first.value) == score.penalty(second.value):
         return None
     centre = {"zero": 0.0, "one": 1.0}.get(score.best)
-    if centre is not None and (first.value - centre) * (second.value - centre) < 0:
-        farthest = max(abs(first.low - centre), abs(first.high - centre))
-        nearest = min(abs(second.low - centre), abs(second.high - centre))
-        crosses = second.low <= centre <= second.high
-        return order[0] if farthest < nearest and not crosses else None
+    if centre is not None:
+        if not (second.low > centre or second.high < centre):
+            return None
+        if (first.value - centre) * (second.value - centre) < 0:
+            farthest = max(abs(first.low - centre), abs(first.high - centre))
+            nearest = min(abs(second.low - centre), abs(second.high - centre))
+            return order[0] if farthest < nearest else None
     return order[0] if difference(evaluation, score.name, target, *order[:2]).excludes_zero else None
 
 

@@ -12,6 +12,7 @@ from core.report.contents import (
     Model,
     basis,
     confidence,
+    ensemble_variable,
     estimates,
     target_name,
     target_units,
@@ -27,7 +28,7 @@ EVENT = "2 metre temperature below 273.15 K (0 °C)"
 
 def rank_histograms(evaluation: xr.Dataset, target: str) -> Figure:
     """How often the truth has each rank among the members, a panel per ensemble; a flat line is ideal."""
-    frequency = variable(evaluation, "rank_histogram", target)
+    frequency = ensemble_variable(evaluation, "rank_histogram", target)
     models = with_values(evaluation, frequency)
     columns = columns_for(len(models))
     rows = -(-len(models) // columns)

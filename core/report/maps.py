@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from core.report.contents import basis, target_name, variable, with_values
+from core.report.contents import basis, ensemble_variable, target_name, variable, with_values
 from core.report.panels import Panel, coastline, extent_of, map_grid
 from core.report.quantities import bracketed, difference_units, shown_difference
 from core.report.style import DIVERGING, INTENSITY
@@ -80,7 +80,7 @@ def rmse_maps_caption(evaluation: xr.Dataset, target: str) -> str:
 
 def spread_maps(evaluation: xr.Dataset, target: str) -> Figure:
     """RMSE of the ensemble mean and ensemble spread at every point, a pair of panels per ensemble."""
-    spread = shown_difference(variable(evaluation, "spread_map", target), target)
+    spread = shown_difference(ensemble_variable(evaluation, "spread_map", target), target)
     error = shown_difference(variable(evaluation, "ensemble_rmse_map", target), target)
     units = difference_units(target)
     panels = []

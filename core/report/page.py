@@ -302,22 +302,26 @@ def _provenance(origin: object) -> str:
 
 
 def _figures(drawn: Sequence[Drawn], several: bool) -> Iterable[str]:
-    count, target = 0, None
-    for figure in drawn:
-        if figure.target != target:
-            target = figure.target
-            yield _heading(target, several)
-        if figure.absent:
-            yield f'<p class="quiet">No figure “{_text(figure.title)}”: {_text(figure.absent, 300)}</p>'
-            continue
-        count += 1
-        data = base64.b64encode(figure.png).decode("ascii")
-        yield (
-            f'<figure id="figure-{count}"><div class="sheet"><img alt="{_text(figure.title)}" '
-            f'src="data:image/png;base64,{data}"></div>'
-            f"<figcaption><b>Figure {count}. {_text(figure.title)}.</b> "
-            f"{_text(figure.caption, 4000)}</figcaption></figure>"
-        )
+    count = 0
+    for target in dict.fromkeys(figure.target for figure in drawn):
+        yield _heading(target, several)
+        reasons: dict[str, list[str]] = {}
+        for figure in drawn:
+            if figure.target != target:
+                continue
+            if figure.absent:
+                reasons.setdefault(figure.absent, []).append(figure.title)
+                continue
+            count += 1
+            data = base64.b64encode(figure.png).decode("ascii")
+            yield (
+                f'<figure id="figure-{count}"><div class="sheet"><img alt="{_text(figure.title)}" '
+                f'src="data:image/png;base64,{data}"></div><figcaption><b>Figure {count}. '
+                f"{_text(figure.title)}.</b> {_text(figure.caption, 4000)}</figcaption></figure>"
+            )
+        items = (f"<li>{_text('; '.join(titles))}: {_text(why)}</li>" for why, titles in reasons.items())
+        if reasons:
+            yield f'<div class="quiet"><p>Figures that are left out:</p><ul>{"".join(items)}</ul></div>'
 
 
 def _cost(evaluation: xr.Dataset) -> str:

@@ -11,6 +11,7 @@ from core.metrics.deterministic import rmse
 from core.report.contents import (
     TRUTH,
     Absent,
+    ensemble_variable,
     is_synthetic,
     target_name,
     variable,
@@ -101,7 +102,7 @@ def snapshots_caption(evaluation: xr.Dataset, target: str, *, hour: int = 0, zoo
 
 def ensemble_snapshots(evaluation: xr.Dataset, target: str, *, hour: int = 0) -> Figure:
     """One member, mean, spread and absolute error of the mean in one hour, a row per ensemble."""
-    mean = _hour(variable(evaluation, "snapshot_mean", target), hour)
+    mean = _hour(ensemble_variable(evaluation, "snapshot_mean", target), hour)
     spread = _hour(variable(evaluation, "snapshot_spread", target), hour)
     fields = _fields(evaluation, target, hour)
     models = [model for model in with_values(evaluation, mean) if model.key in fields["source"].values]
@@ -155,7 +156,7 @@ def ensemble_snapshots(evaluation: xr.Dataset, target: str, *, hour: int = 0) ->
 
 def ensemble_snapshots_caption(evaluation: xr.Dataset, target: str, *, hour: int = 0) -> str:
     """What :func:`ensemble_snapshots` shows."""
-    mean = _hour(variable(evaluation, "snapshot_mean", target), hour)
+    mean = _hour(ensemble_variable(evaluation, "snapshot_mean", target), hour)
     counts = ", ".join(f"{m.label}: {m.members} members" for m in with_values(evaluation, mean))
     return (
         f"{_capital(target_name(target))} of the ensembles at {time_text(evaluation, hour)} ({counts}): "

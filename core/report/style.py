@@ -163,9 +163,17 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
             )
         )
     maps = {image.cmap.name: image.cmap for axes in figure.axes for image in axes.images}
-    return _encoded(
-        picture.quantize(palette=_palette(maps.values()), dither=Image.Dither.NONE) if maps else picture
-    )
+    return _encoded(_reduced(picture, maps.values()) if maps else picture)
+
+
+def _reduced(picture: Image.Image, maps: Collection[Colormap]) -> Image.Image:
+    palette = _palette(maps)
+    colours = np.array(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+    # The nearest colour is found only roughly, and paper that is nearly white shows beside a white page.
+    colours[(np.asarray(picture) == 255).all(axis=-1)] = GREYS - 1
+    reduced = Image.frombytes("P", picture.size, colours.tobytes())
+    reduced.putpalette(palette.getpalette() or [])
+    return reduced
 
 
 def _palette(maps: Collection[Colormap]) -> Image.Image:

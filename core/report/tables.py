@@ -97,14 +97,17 @@ def markdown_table(evaluation: xr.Dataset, target: str, scores: Sequence[str] = 
 
 def explanation(evaluation: xr.Dataset) -> str:
     """What the brackets and the bold numbers of :func:`markdown_table` mean, and what the scores rest on."""
-    block = evaluation.attrs.get("block_hours")
-    how = f" (bootstrap over blocks of {block} hours)" if block else ""
+    block, count = (evaluation.attrs.get(name) for name in ("block_hours", "blocks"))
+    blocks = f"{count} blocks of up to {block} hours" if count else f"blocks of {block} hours"
     return (
-        f"Mean over {hours_text(evaluation)}, with {confidence(evaluation)} intervals{how}. Scores of "
-        "ensembles are "
-        "the mean over their members, except CRPS, RMSE of the mean and spread-skill ratio; the CRPS of a "
-        "single field "
-        "is its MAE. Bold: best, and the interval of the paired difference to the second best excludes zero."
+        f"Mean over {hours_text(evaluation)}, with {confidence(evaluation)} intervals"
+        f"{f' (bootstrap over {blocks})' if block else ''}. Scores of ensembles are the mean over their "
+        "members, "
+        "except CRPS, RMSE of the mean and spread-skill ratio; of a single field, the CRPS is the MAE and "
+        "the "
+        "RMSE of the mean is the RMSE. Bold: best, and the interval of the paired difference to the second "
+        "best "
+        "excludes zero; of the bias, also that of the second best itself."
         + (" The data is synthetic." if is_synthetic(evaluation) else "")
     )
 
@@ -176,7 +179,7 @@ def _scores(evaluation: xr.Dataset) -> list[Row]:
 
 
 def _hours_of(evaluation: xr.Dataset, name: str, target: str, model: str) -> int | str:
-    if name not in evaluation.data_vars or "time" not in evaluation[name].dims:
+    if name not in evaluation.data_vars or not {"model", "time"} <= set(evaluation[name].dims):
         return ""
     values = _of_model(evaluation[name], model)
     values = values.sel(target=target) if "target" in values.dims else values
@@ -203,7 +206,11 @@ def _differences(evaluation: xr.Dataset) -> list[Row]:
 
 
 def _hours(evaluation: xr.Dataset) -> list[Row]:
-    names = [name for name in scores_of(evaluation) if name in evaluation.data_vars]
+    names = [
+        name
+        for name in scores_of(evaluation)
+        if name in evaluation.data_vars and set(evaluation[name].dims) == {"model", "target", "time"}
+    ]
     rows: list[Row] = [("target", "model", "time", *names)]
     if not names or "time" not in evaluation.coords:
         return rows

@@ -97,13 +97,14 @@ def decimals_for(values: Iterable[float], half_widths: Iterable[float]) -> int |
     """Decimals that show two digits of the typical half-width of the intervals of a column.
 
     None where numbers are better shown with three significant digits each: without intervals, or where they
-    are large or of very different size.
+    are large, tiny or of very different size.
     """
     sizes = [abs(value) for value in values if math.isfinite(value) and value != 0]
     widths = sorted(width for width in half_widths if math.isfinite(width) and width > 0)
     if not widths or (sizes and (max(sizes) >= 1e5 or max(sizes) > 1e4 * min(sizes))):
         return None
-    return min(max(1 - math.floor(math.log10(widths[len(widths) // 2])), 0), 4)
+    decimals = max(1 - math.floor(math.log10(widths[len(widths) // 2])), 0)
+    return decimals if decimals <= 5 else None
 
 
 def joined(parts: Iterable[str]) -> str:

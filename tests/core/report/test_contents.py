@@ -54,7 +54,14 @@ def test_estimates_without_summary_are_means_without_interval(evaluation):
 def test_units_are_those_of_the_target(evaluation):
     assert contents.score_of(evaluation, "rmse", "u10").units == "m s-1"
     assert contents.score_of(evaluation, "flux_loss_paper", "t2m").units == "km2"
+    assert contents.score_of(evaluation, "ensemble_mse", "u10").units == "(m s-1)2"
     assert contents.score_of(evaluation, "spread_skill_ratio", "t2m").best == "one"
+
+
+def test_ensemble_figures_say_that_there_is_no_ensemble(evaluation):
+    alone = evaluation.assign_coords(members=("model", [1, 1, 1]))
+    with pytest.raises(Absent, match="No model has more than one member"):
+        contents.ensemble_variable(alone, "rank_histogram", "t2m")
 
 
 def set_pair(evaluation, name, first, second, gap):
@@ -81,6 +88,9 @@ def test_the_winner_is_clear_where_the_paired_difference_excludes_zero(evaluatio
 def test_biases_of_both_signs_differ_without_one_being_better(evaluation):
     assert set_pair(evaluation, "bias", (0.1, 0.05, 0.15), (-0.11, -0.15, -0.07), (0.21, 0.15, 0.27)) is None
     assert set_pair(evaluation, "bias", (0.1, 0.05, 0.15), (-0.5, -0.6, -0.4), (0.6, 0.5, 0.7)) == "unet"
+    # The paired difference is clear, but the second may have no bias at all.
+    assert set_pair(evaluation, "bias", (0.01, -0.1, 0.1), (0.06, -0.05, 0.16), (-0.05, -0.06, -0.04)) is None
+    assert set_pair(evaluation, "bias", (0.01, -0.1, 0.1), (0.2, 0.1, 0.3), (-0.19, -0.2, -0.1)) == "unet"
 
 
 def test_no_winner_without_differences(evaluation):

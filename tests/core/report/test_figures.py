@@ -250,3 +250,8 @@ def test_colours_of_maps_survive_the_reduction(evaluation):
         colours = {colour for _, colour in image.convert("RGB").getcolors(1000)}
     assert (255, 255, 255) in colours
     assert len(colours) > 100
+
+
+def test_paper_stays_white_beside_a_colour_map_that_starts_with_white(evaluation):
+    with Image.open(io.BytesIO(png(maps.rmse_maps(evaluation, "t2m")))) as image:
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)

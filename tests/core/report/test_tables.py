@@ -51,6 +51,8 @@ def test_labels_do_not_break_the_table(evaluation):
 def test_the_page_explains_brackets_and_bold(evaluation):
     page = markdown_page(evaluation)
     assert "95 % intervals (bootstrap over blocks of 24 hours)" in page
+    evaluation.attrs["blocks"] = 10
+    assert "over 10 blocks of up to 24 hours" in markdown_page(evaluation)
     assert "The data is synthetic." in page
 
 
@@ -75,6 +77,13 @@ def test_csv_holds_every_hour(evaluation):
     unet = next(row for row in rows if row["model"] == "unet" and row["time"] == "2018-04-16T00:00")
     assert float(unet["mae"]) == pytest.approx(float(evaluation["mae"].sel(model="unet", target="t2m")[0]))
     assert unet["ensemble_variance"] == ""
+
+
+def test_scores_of_sources_may_be_in_the_summary(evaluation):
+    names = [name.replace("perkins", "spectral_slope") for name in evaluation["score"].values]
+    files = csv_files(evaluation.assign_coords(score=names))
+    assert any(row["score"] == "spectral_slope" for row in rows_of(files["scores.csv"]))
+    assert "spectral_slope" not in files["hours.csv"].splitlines()[0].split(",")
 
 
 def test_csv_holds_no_formula(evaluation):

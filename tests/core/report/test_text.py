@@ -43,6 +43,7 @@ def test_decimals_show_two_digits_of_the_interval():
     assert text.decimals_for([300.0], [12.0]) == 0
     assert text.decimals_for([0.8], [math.nan]) is None
     assert text.decimals_for([0.8, 3e6], [0.1, 0.1]) is None
+    assert text.decimals_for([3e-7], [1e-8]) is None
 
 
 def test_units():
