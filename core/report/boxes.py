@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from core.report.contents import (
     TRUTH,
@@ -44,6 +44,7 @@ def score_boxes(evaluation: xr.Dataset, target: str) -> Figure:
         box_plot(axis, [values.sel(model=model.key).values for model in models], [m.colour for m in models])
         score = score_of(evaluation, name, target)
         dress(axis, title=with_units(score.title, score.units), grid="x")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         if score.best == "zero":
             axis.axvline(0, color=QUIET, linewidth=0.8, zorder=0.5)
         _name(axis, models, shown=number % columns == 0)
@@ -83,6 +84,7 @@ def slope_boxes(evaluation: xr.Dataset, target: str) -> Figure:
         dress(axes[0], title="Spectral slope", grid="x")
         axes[0].set_yticks(range(len(known)), [tick_label(labels[key]) for key in known])
         axes[0].tick_params(axis="y", length=0)
+        axes[0].xaxis.set_major_locator(MaxNLocator(6))
         if TRUTH in known:
             median = float(slope.sel(source=TRUTH).median())
             if np.isfinite(median):

@@ -82,7 +82,7 @@ def flux_table(evaluation: xr.Dataset, target: str) -> Figure:
     heads = []
     for name in found:
         units = units_text(score_of(evaluation, name, target).units)
-        heads.append(COLUMNS[name] + (f" [{units}]" if units else ""))
+        heads.append(COLUMNS[name] + (f"\n[{units}]" if units else "\n"))
     dress(axis, grid="")
     axis.set_xticks(range(len(found)), heads)
     axis.set_yticks(range(len(models)), [tick_label(model.label, 24) for model in models])

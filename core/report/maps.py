@@ -28,7 +28,7 @@ def bias_maps(evaluation: xr.Dataset, target: str) -> Figure:
     for model in with_values(evaluation, values):
         field = values.sel(model=model.key).transpose("y", "x")
         mean, size = float(field.mean()), float(np.sqrt((field.astype("f8") ** 2).mean()))
-        mean_text = fixed(mean, decimals_for([mean], [size]), sign=True)
+        mean_text = fixed(mean, decimals_for([mean], [size / 10]), sign=True)
         detail = f"mean {mean_text}, root mean square {number(size, 2)} {units}".rstrip()
         panels.append(Panel(field, for_figure(model.label, 30), detail))
     limit = float(abs(values).quantile(SHARE)) or 1.0

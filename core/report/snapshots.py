@@ -221,6 +221,8 @@ def _scale(fields: list[xr.DataArray], target: str) -> tuple[Colormap, Normalize
     if target in SIGNED:
         limit = max(abs(low), abs(high)) or 1.0
         return DIVERGING, Normalize(-limit, limit)
+    if target == "tp":
+        return INTENSITY, Normalize(0, high if high > 0 else 1.0)
     return SEQUENTIAL, Normalize(low, high if high > low else low + 1.0)
 
 
