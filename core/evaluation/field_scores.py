@@ -162,8 +162,8 @@ def score_hour(members: xr.DataArray, truth: Truth, fluxes: Scorer) -> HourScore
 
     Parameters
     ----------
-    members : (member, y, x) in the units of the truth; a field with gaps is scored where it has values, its
-        spectrum and fluxes are NaN
+    members : (member, y, x) in the units of the truth; a field with gaps is scored where it and the truth
+        have values, its spectrum and fluxes are NaN
     fluxes : scorer for temperature; other targets have no flux scores
     """
     y, x = truth.field, members.astype(np.float64)
@@ -174,15 +174,22 @@ def score_hour(members: xr.DataArray, truth: Truth, fluxes: Scorer) -> HourScore
     mean_error = error.mean(axis=0)
     scores = dict.fromkeys(SCORES, np.nan)
     scores |= _point_scores(values, error, reference)
-    extremes = np.nanpercentile(values, (1, 99), axis=(1, 2)) - truth.percentiles[:, None]
+    # Distributions, as errors, are of the points that both have.
+    compared, known, expected = x, truth.percentiles[:, None], truth.counts
+    gaps = x.copy(data=np.isnan(error))
+    if gaps.any():
+        compared, others = x.where(~gaps), [y.where(~gap) for gap in gaps]
+        known = np.stack([np.nanpercentile(other, (1, 99)) for other in others], axis=1)
+        expected = np.stack([_counts(other, truth.target, truth.land) for other in others])
+    extremes = np.nanpercentile(compared.values, (1, 99), axis=(1, 2)) - known
     scores["p01_error"], scores["p99_error"] = (float(e) for e in extremes.mean(axis=1))
     spectra = ralsd(members)
     slopes = spectral_slope(spectra).values
     scores["spectral_slope"] = float(slopes.mean())
     scores["spectral_slope_loss"] = float(np.abs(slopes - truth.slope).mean())
-    counts = np.stack([_counts(field, truth.target, truth.land) for field in x])
+    counts = np.stack([_counts(field, truth.target, truth.land) for field in compared])
     with np.errstate(invalid="ignore"):
-        own, other = (c.sum(axis=-2) / c.sum(axis=(-2, -1))[..., None] for c in (counts, truth.counts))
+        own, other = (c.sum(axis=-2) / c.sum(axis=(-2, -1))[..., None] for c in (counts, expected))
     scores["perkins"] = float(np.minimum(own, other).sum(axis=-1).mean())
     scores |= _flux_scores(values, truth, fluxes)
     scores["crps"] = float(METRICS["crps"](x, y)) if several else scores["mae"]
@@ -202,7 +209,7 @@ def score_hour(members: xr.DataArray, truth: Truth, fluxes: Scorer) -> HourScore
         curve = Reliability(edges=probability_edges(), **event).partial(x, y)  # type: ignore[arg-type]
         sums |= {f"reliability_{name}": curve[name].values for name in ("weight", "forecast", "observed")}
     if several:
-        variance = values.var(axis=0, ddof=1)
+        variance = compared.values.var(axis=0, ddof=1)
         scores["ensemble_variance"] = float(np.nanmean(variance))
         sums["mean_square"] = np.where(valid, square, 0.0)
         sums["variance"] = np.where(valid, variance, 0.0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from core import __version__
 from core.data.store import grid_mapping_attrs
+from core.downscale import GenerativeDownscaler
 from core.evaluation import bootstrap
 from core.evaluation.field_scores import (
     SCORES,
@@ -110,7 +111,7 @@ def assemble(plan: Evaluation, truth: Tally, tallies: Sequence[Tally]) -> xr.Dat
     data |= _curves(plan, truth, tallies, members)
     data["ralsd"] = (
         ("source", "target", "time", "wavelength"),
-        np.stack([_spectra(t) for t in (truth, *tallies)]),
+        _spectra((truth, *tallies)),
         {"long_name": "radially averaged power spectral density, mean over members"},
     )
     data |= _snapshots(plan, truth, tallies)
@@ -249,11 +250,11 @@ def _curves(
     }
 
 
-def _spectra(tally: Tally) -> Array:
-    """(target, time, wavelength)."""
-    size = max((s.shape[1] for s in tally.spectra if s is not None), default=0)
-    empty = np.full((tally.hours.size, size), np.nan)
-    return np.stack([empty if kept is None else kept for kept in tally.spectra])
+def _spectra(tallies: Sequence[Tally]) -> Array:
+    """(source, target, time, wavelength); a model may make none of the targets."""
+    size = max(s.shape[1] for tally in tallies for s in tally.spectra if s is not None)
+    empty = np.full((tallies[0].hours.size, size), np.nan)
+    return np.stack([np.stack([empty if s is None else s for s in t.spectra]) for t in tallies])
 
 
 def _snapshots(plan: Evaluation, truth: Tally, tallies: Sequence[Tally]) -> dict[str, Any]:
@@ -282,22 +283,26 @@ def _snapshots(plan: Evaluation, truth: Tally, tallies: Sequence[Tally]) -> dict
 def intervals(data: xr.Dataset, *, block_hours: int = 24, resamples: int = 2000) -> xr.Dataset:
     """``summary`` and ``difference``: means over hours with bootstrap intervals, and paired differences.
 
-    ``data`` holds the scores as :func:`assemble` gives them.
+    ``data`` holds the scores as :func:`assemble` gives them. A difference is that over the hours for which
+    both models have the score, so it need not be that of both means. A single block has no bounds (NaN).
     """
-    names = [name for name in OWN if name in data]
+    values = {name: data[name].values for name in OWN if name in data}
+    values["spectral_slope"] = data["spectral_slope"].isel(source=slice(1, None)).values
     blocks = bootstrap.blocks_of(data["time"].values, block_hours)
     counts = bootstrap.weights(blocks, data.sizes["time"], resamples)
-    draws = {name: bootstrap.weighted_means(data[name].values, counts) for name in names}
-    slopes = data["spectral_slope"].isel(source=slice(1, None)).values
-    draws["spectral_slope"] = bootstrap.weighted_means(slopes, counts)
+    means = {name: bootstrap.weighted_means(of_hours, counts) for name, of_hours in values.items()}
     members = data["members"].values.astype(np.float64)[:, None, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = (members + 1) / members * draws["ensemble_variance"] / draws["ensemble_mse"]
-    draws[RATIO] = np.sqrt(ratio)
-    scores = [*draws]
-    every = np.stack([draws[name] for name in scores], axis=2)  # model, target, score, draw
-    summary = bootstrap.interval(every, CONFIDENCE)
-    difference = np.stack([bootstrap.interval(every - other, CONFIDENCE) for other in every], axis=1)
+    scores = [*values, RATIO]
+    summary = bootstrap.interval(_with_ratio(means, members), CONFIDENCE)
+    gaps = []
+    for other, count in enumerate(members):
+        pairs = {name: _paired(of_hours, means[name], other, counts) for name, of_hours in values.items()}
+        own, its = ({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
+        gaps.append(bootstrap.interval(_with_ratio(own, members) - _with_ratio(its, count), CONFIDENCE))
+    difference = np.stack(gaps, axis=1)
+    if len(blocks) < 2:
+        # All draws are the same, which says nothing about other hours.
+        summary[..., 1:] = difference[..., 1:] = np.nan
     said = [score_attrs(name) for name in scores]
     return xr.Dataset(
         {
@@ -317,11 +322,34 @@ def intervals(data: xr.Dataset, *, block_hours: int = 24, resamples: int = 2000)
     )
 
 
+def _with_ratio(means: Mapping[str, Array], members: Array) -> Array:
+    """Means of all scores and the spread-skill ratio, (model, target, score, draw)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = (members + 1) / members * means["ensemble_variance"] / means["ensemble_mse"]
+    return np.stack([*means.values(), np.sqrt(ratio)], axis=2)
+
+
+def _paired(values: Array, means: Array, other: int, counts: Array) -> tuple[Array, Array]:
+    """Means of every model, and of the one at ``other``, over the hours that both have.
+
+    ``values`` (model, target, time), ``means`` their own (model, target, draw); the result is like these.
+    """
+    known = np.isfinite(values)
+    its_own = known[other]
+    # A model without any hour has no difference, whichever means are taken.
+    if ((known == its_own).all(-1) | ~known.any(-1) | ~its_own.any(-1)).all():
+        return means, np.broadcast_to(means[other], means.shape)
+    both = known & its_own
+    own, its = (np.where(both, one, np.nan) for one in (values, values[other]))
+    return bootstrap.weighted_means(own, counts), bootstrap.weighted_means(its, counts)
+
+
 def _attrs(plan: Evaluation, block_hours: int, resamples: int, command: str) -> dict[str, Any]:
     store, hours = plan.store, plan.hours
     first, last = (str(np.datetime_as_string(hour, unit="D")) for hour in hours[[0, -1]])
     days = np.unique(hours.astype("datetime64[D]")).size
     sampling = plan.sampling
+    precisions = sorted({d.precision for d in plan.downscalers if isinstance(d, GenerativeDownscaler)})
     models: Mapping[str, Any] = {d.key: facts(d) for d in plan.downscalers}
     return {
         "Conventions": "CF-1.11",
@@ -336,7 +364,8 @@ def _attrs(plan: Evaluation, block_hours: int, resamples: int, command: str) -> 
         "resamples": resamples,
         "confidence": CONFIDENCE,
         "smoothing": plan.smoothing,
-        "sampling": f"{sampling.sampler}, {sampling.steps} steps ({sampling.spacing}), seed {sampling.seed}",
+        "sampling": f"{sampling.sampler}, {sampling.steps} steps ({sampling.spacing}), seed {sampling.seed}"
+        + (f"; denoiser in {' and '.join(precisions)}" if precisions else ""),
         "command": command,
         "machine": describe_machine(plan.downscalers),
         "models": json.dumps(models),

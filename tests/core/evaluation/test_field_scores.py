@@ -122,6 +122,27 @@ def test_gaps_are_left_out(case):
     assert np.isnan([hour.scores[name] for name in ("flux_error", "spectral_slope_loss")]).all()
 
 
+def test_points_without_truth_count_nowhere(case):
+    members, truth = case
+    wild = members.copy()
+    wild[:, :10] += 100
+    gap = truth.field.copy()
+    gap[:10] = np.nan
+    pairs = ((wild, gap), (members.where(gap.notnull()), truth.field))
+    for forecast, reference in pairs:
+        partial = Truth.of("t2m", reference, truth.coarse, truth.land, RATIO)
+        hour = score_hour(forecast, partial, SCORER)
+        scores = hour.scores
+        for name in ("rmse", "p01_error", "p99_error"):
+            expected = float(METRICS[name](forecast, reference).mean())
+            assert scores[name] == pytest.approx(expected, rel=1e-6)
+        expected = METRICS["perkins"](forecast, reference, edges=bin_edges("t2m")).mean()
+        assert scores["perkins"] == pytest.approx(float(expected), rel=1e-9)
+        ratio = (4 / 3 * scores["ensemble_variance"] / scores["ensemble_mse"]) ** 0.5
+        assert ratio == pytest.approx(float(METRICS["spread_skill_ratio"](forecast, reference)), rel=1e-6)
+        assert hour.sums["histogram"].sum() == pytest.approx((SIDE - 10) * SIDE)
+
+
 def test_other_targets_have_no_fluxes(case):
     members, truth = case
     wind = Truth.of("u10", truth.field - 275, truth.coarse - 275, truth.land, RATIO)
