@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from core.checkpoint import Header
     from core.data.store import Store
     from core.downscale import Downscaler, RunProgress
 
@@ -584,7 +585,7 @@ def evaluate(
 def _runnable(store: Store, models: list[str], checkpoints: Path | None, **options: Any) -> list[Downscaler]:
     """The models that were named, or all that ship, without those that can't run on the store."""
     from core.checkpoint import CheckpointError
-    from core.downscale import find_downscalers, from_checkpoint, interpolations
+    from core.downscale import NetworkDownscaler, find_downscalers, from_checkpoint, interpolations
 
     simple = {downscaler.key: downscaler for downscaler in interpolations()}
     found: dict[str, Downscaler] = {}
@@ -612,9 +613,18 @@ def _runnable(store: Store, models: list[str], checkpoints: Path | None, **optio
                 obstacles = [str(error)]
         if obstacles:
             say(f"{downscaler.label} left out: {' '.join(obstacles)}", err)
-        else:
-            runnable.append(downscaler)
+            continue
+        if isinstance(downscaler, NetworkDownscaler) and _may_know(downscaler.header, store):
+            say(f"{downscaler.label} was trained on a random split, so it may know these hours.", err)
+        runnable.append(downscaler)
     return runnable
+
+
+def _may_know(header: Header, store: Store) -> bool:
+    """Whether a model was trained on this data with hours drawn one by one."""
+    provenance = header.provenance
+    same = provenance.get("data_fingerprint") == store.attrs.get("fingerprint")
+    return same and provenance.get("split_method") == "random"
 
 
 def _report(store: Store, downscalers: list[Downscaler], hours: Any, folder: Path, **options: Any) -> None:

@@ -388,8 +388,8 @@ def train(arm: Arm, ablation: Ablation, report: Report) -> Path:
     return train_ldm_pde(config, ablation.store, ablation.ldm, out, progress=report)
 
 
-def evaluate(arms: Sequence[Arm], ablation: Ablation, tell: Tell) -> dict[str, str]:
-    """Evaluate trained arms; their keys in the evaluation, by name."""
+def evaluate(arms: Sequence[Arm], ablation: Ablation, tell: Tell, *, result: bool = False) -> dict[str, str]:
+    """Evaluate trained arms; their keys in the evaluation, by name. With ``result`` its file is written."""
     downscalers = {arm.name: _downscaler(arm, ablation) for arm in arms}
     told = -math.inf
     for at in evaluate_models(
@@ -400,6 +400,7 @@ def evaluate(arms: Sequence[Arm], ablation: Ablation, tell: Tell) -> dict[str, s
         members=ablation.members,
         sampling=Sampling(steps=ablation.sampler_steps),
         block_hours=BLOCK_HOURS,
+        result=result,
     ):
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
             tell(f"{at.label}: evaluation, {at.done:.0f} of {at.total} fields")
@@ -574,7 +575,7 @@ def write_tables(ablation: Ablation, tell: Tell) -> Path:
     done = [arm for arm in ARMS if ablation.record(arm).exists()]
     page = ablation.folder / "ablation.md"
     with locked(ablation.lock("tables"), lambda: None), writing(ablation.folder):
-        keys = evaluate(done, ablation, tell)
+        keys = evaluate(done, ablation, tell, result=True)
         data = open_evaluation(ablation.evaluation)
         rows = table_rows(done, ablation, keys, data)
         for path, text in (

@@ -73,11 +73,13 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         scene, pl_module.scene = pl_module.scene, None
-        if scene is None or not trainer.is_global_zero or trainer.log_dir is None:
+        # All processes have to ask for it together, or they wait for each other for ever.
+        logs = trainer.log_dir
+        if scene is None or not trainer.is_global_zero or logs is None:
             return
         steps = pl_module.steps_done
         pixels = draw_scene(scene, steps)
-        folder = Path(trainer.log_dir) / PICTURES
+        folder = Path(logs) / PICTURES
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / f"step-{steps:06d}.png") as temporary:
             temporary.write_bytes(as_png(pixels))

@@ -105,7 +105,7 @@ def assemble(plan: Evaluation, truth: Tally, tallies: Sequence[Tally]) -> xr.Dat
     data["peak_memory"] = (
         "model",
         [t.peak_memory for t in tallies],
-        {"long_name": "largest resident memory of the process while the model ran", "units": "MiB"},
+        {"long_name": "largest resident memory of the process while it evaluated the model", "units": "MiB"},
     )
     data |= _maps(tallies, targets, domain.fine.shape, fields)
     data |= _curves(plan, truth, tallies, members)

@@ -37,7 +37,15 @@ HOURS_TO_FIT = 12
 READ_HOURS = 24
 SAVE_SECONDS = 60.0
 WAIT_SECONDS = 2.0
-SAID = ("data_title", "train_hours", "train_period", "steps", "minutes_in_all", "code_version")
+SAID = (
+    "data_title",
+    "split_method",
+    "train_hours",
+    "train_period",
+    "steps",
+    "minutes_in_all",
+    "code_version",
+)
 """Of a model's provenance, in the result."""
 
 
@@ -142,6 +150,7 @@ def evaluate_models(
     block_hours: int = 24,
     resamples: int = 2000,
     fresh: bool = False,
+    result: bool = True,
     command: str = "",
 ) -> Generator[RunProgress, None, Path]:
     """Evaluate models on hours with truth, telling how it goes; the result is ``folder / "evaluation.nc"``.
@@ -160,6 +169,7 @@ def evaluate_models(
         fits it to :data:`HOURS_TO_FIT` of the hours
     block_hours, resamples : of the bootstrap (:mod:`core.evaluation.bootstrap`)
     fresh : start over
+    result : whether to write the file; without, only the parts that it is made of
     command : what was typed, for the record
 
     Raises
@@ -205,6 +215,8 @@ def evaluate_models(
             yield RunProgress(f"{busy[0].label} (in another process)", plan.hours[0], 1, 1, done, total)
             time.sleep(WAIT_SECONDS)
         waiting = busy
+    if not result:
+        return parts
     return write_result(plan, folder, block_hours=block_hours, resamples=resamples, command=command)
 
 

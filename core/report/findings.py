@@ -39,6 +39,8 @@ def lowest_rmse(evaluation: xr.Dataset, target: str) -> Iterator[str]:
         return
     best, second = (_models(evaluation)[key] for key in order[:2])
     gap = difference(evaluation, "rmse", target, second.key, best.key)
+    if found[best.key].value == found[second.key].value:
+        return
     start = (
         f"{best.label} has the lowest RMSE, {_with_interval(found[best.key], target, evaluation)}; "
         f"{second.label} "
@@ -75,8 +77,8 @@ def mean_against_unet(evaluation: xr.Dataset, target: str) -> Iterator[str]:
             yield (
                 f"The mean of the {ensemble.members} members of {ensemble.label} has an RMSE of "
                 f"{_value(means[ensemble.key].value, target)}; divided by √(1 + 1/{ensemble.members}), "
-                "which allows for "
-                f"the finite ensemble, {_value(corrected, target)}, "
+                "which allows for the finite size of a reliable ensemble, "
+                f"{_value(corrected, target)}, "
                 f"{_above(corrected / single[unet.key].value)} that of {unet.label} "
                 f"({_value(single[unet.key].value, target)})."
             )
@@ -150,6 +152,8 @@ def physics_fine_tuning(evaluation: xr.Dataset, target: str) -> Iterator[str]:
                     continue
                 scale = 100 / found[base.key].value
                 relative = Estimate(*(part * scale for part in gap))
+                if not math.isfinite(relative.half_width):
+                    continue
                 title = score_of(evaluation, name, target).title
                 title = title if title.isupper() else title[0].lower() + title[1:]
                 parts.append(
@@ -172,11 +176,7 @@ def flux_formulations(evaluation: xr.Dataset, target: str) -> Iterator[str]:
     except Absent:
         return
     if chosen:
-        yield (
-            f"Flux losses disagree about which model is best. {chosen} {SOUND}"
-            if ";" in chosen
-            else (f"{chosen} {SOUND}")
-        )
+        yield f"{chosen} {SOUND}"
 
 
 _PARTS = (

@@ -117,7 +117,11 @@ def preferences(evaluation: xr.Dataset, target: str) -> str:
             chosen.setdefault(labels[order[0]], []).append(COLUMNS[name].replace("\n", " "))
     if not chosen:
         return ""
-    return "Lowest: " + "; ".join(f"{label} by {', '.join(names)}" for label, names in chosen.items()) + "."
+    return (
+        "Lowest flux losses: "
+        + "; ".join(f"{label} by {', '.join(names)}" for label, names in chosen.items())
+        + "."
+    )
 
 
 def _found(evaluation: xr.Dataset, target: str) -> dict[str, dict[str, Estimate]]:

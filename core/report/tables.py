@@ -107,7 +107,8 @@ def explanation(evaluation: xr.Dataset) -> str:
         "the "
         "RMSE of the mean is the RMSE. Bold: best, and the interval of the paired difference to the second "
         "best "
-        "excludes zero; of the bias, also that of the second best itself."
+        "excludes zero; of bias and spread-skill ratio, also that of the second best from the perfect value. "
+        "Every score is the mean of the hours' scores."
         + (" The data is synthetic." if is_synthetic(evaluation) else "")
     )
 
@@ -259,7 +260,10 @@ def _power(evaluation: xr.Dataset) -> list[Row]:
 
 
 def cost(evaluation: xr.Dataset) -> dict[str, tuple[float, float]]:
-    """Median time of an hour with all members [s] and peak memory [MiB] by key; NaN where unknown."""
+    """Mean time of an hour with all members [s] and peak memory [MiB] by key; NaN where unknown.
+
+    The mean, since the first of several hours that are computed together carries the time of all.
+    """
     result = {}
     for model in models_of(evaluation):
         values = [math.nan, math.nan]
@@ -269,14 +273,14 @@ def cost(evaluation: xr.Dataset) -> dict[str, tuple[float, float]]:
             except Absent:
                 continue
             if np.isfinite(known).any():
-                values[place] = float(np.nanmedian(known))
+                values[place] = float(np.nanmean(known))
         if any(map(math.isfinite, values)):
             result[model.key] = (values[0], values[1])
     return result
 
 
 def _cost(evaluation: xr.Dataset) -> list[Row]:
-    rows: list[Row] = [("model", "label", "members", "seconds_per_hour_median", "peak_memory_MiB")]
+    rows: list[Row] = [("model", "label", "members", "seconds_per_hour", "evaluation_peak_memory_MiB")]
     found = cost(evaluation)
     rows += [
         (model.key, model.label, model.members, *found[model.key])

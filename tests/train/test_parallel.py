@@ -49,7 +49,7 @@ def assert_same_scores(one, other):
 def test_two_processes_do_what_one_does(weather, ldm_file, tmp_path):
     alone = train_ldm_pde(small.pde_config(*SHARED), weather.path, ldm_file, tmp_path / "alone")
     script = tmp_path / "together.py"
-    settings = ", ".join(repr(one) for one in [*SHARED, "devices=2"])
+    settings = ", ".join(repr(one) for one in [*SHARED, "devices=2", "pictures=true", "sample_every=1"])
     script.write_text(TOGETHER.format(settings=settings))
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -67,6 +67,7 @@ def test_two_processes_do_what_one_does(weather, ldm_file, tmp_path):
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], rtol=1e-4, atol=1e-4)
     assert not list((tmp_path / "together").glob("cache"))
+    assert list((tmp_path / "together" / "logs").glob("*/pictures/*.png"))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

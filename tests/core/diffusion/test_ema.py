@@ -138,9 +138,7 @@ def test_it_follows_the_type_of_the_module() -> None:
 
 def test_other_modules_are_refused() -> None:
     ema = EMA(network())
-    with pytest.raises(
-        ValueError, match=r"unknown: 2\.bias; 0\.weight has the shape \(5, 3\) instead of"
-    ):
+    with pytest.raises(ValueError, match=r"unknown: 2\.bias; 0\.weight has the shape \(5, 3\) instead of"):
         ema.update(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)))
     with pytest.raises(ValueError, match=r"other parameters; unknown: 2\.bias\.$"):
         ema.copy_to(network().requires_grad_(True))
