@@ -337,7 +337,8 @@ def _cost(evaluation: xr.Dataset) -> str:
     return (
         '<h3>Computing time and memory</h3><div class="scroll"><table><caption>Mean time of one hour of '
         "data with all members, and the largest memory of the process while it evaluated the model, scoring "
-        'included, on the machine named above and beside whatever else it did.</caption><thead><tr><th scope="col">Model</th>'
+        "included, on the machine named above and beside whatever else it did.</caption>"
+        '<thead><tr><th scope="col">Model</th>'
         '<th scope="col">Members</th><th scope="col">Time [s]</th><th scope="col">Memory '
         "[MiB]</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
