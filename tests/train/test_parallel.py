@@ -21,7 +21,14 @@ from train.run_folder import TrainError
 from train.vae import train_vae
 from train.zoo import train_zoo
 
-SHARED = ["batch=4", "times=stratified", "steps=2", "keep=last", "physics.energy={weight: 1e-4}"]
+SHARED = [
+    "batch=4",
+    "sample_every=1",
+    "times=stratified",
+    "steps=2",
+    "keep=last",
+    "physics.energy={weight: 1e-4}",
+]
 TOGETHER = """
 import sys
 from tests.train import small
@@ -49,7 +56,7 @@ def assert_same_scores(one, other):
 def test_two_processes_do_what_one_does(weather, ldm_file, tmp_path):
     alone = train_ldm_pde(small.pde_config(*SHARED), weather.path, ldm_file, tmp_path / "alone")
     script = tmp_path / "together.py"
-    settings = ", ".join(repr(one) for one in [*SHARED, "devices=2", "pictures=true", "sample_every=1"])
+    settings = ", ".join(repr(one) for one in [*SHARED, "devices=2", "pictures=true"])
     script.write_text(TOGETHER.format(settings=settings))
     root = Path(__file__).parents[2]
     done = subprocess.run(

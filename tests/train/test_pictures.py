@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.text import Text
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.checkpoint import load
 from tests.train import small
@@ -150,14 +151,13 @@ def test_a_resumed_run_may_begin_to_draw(weather, unet_file, vae_file, tmp_path)
 
 
 def test_tensorboard_gets_the_picture(weather, tmp_path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train_unet(
         small.unet_config("pictures=true", "tensorboard=true", "steps=2", "validate_every=2"),
         weather.path,
         tmp_path / "run",
     )
     (file,) = (tmp_path / "run" / "logs").glob("version_*/events*")
-    events = event_accumulator.EventAccumulator(str(file))
+    events = EventAccumulator(str(file))
     events.Reload()
     (image,) = events.Images("pictures")
     assert (image.step, image.width, image.height) == (2, 1100, 470)
