@@ -6,6 +6,7 @@ Python's notation on its second way), so the few kinds of values are written and
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,6 +16,10 @@ from explorer.session import Session
 
 ALWAYS = ("store", "hour", "models")
 """Written even where they are the default, which depends on what else lies in the folder."""
+
+
+NUMBERS = {"cells", "members", "steps", "seed"}
+"""Whole numbers among the state."""
 
 
 def to_query(session: Session) -> str:
@@ -37,11 +42,17 @@ def from_query(query: str) -> dict[str, Any]:
     found: dict[str, Any] = {name: word for name, word in words.items() if name in Session.STATE}
     if "models" in found:
         found["models"] = [key for key in found["models"].split(",") if key]
-    if "limits" in found:
-        try:
-            found["limits"] = [float(number) for number in found["limits"].split(",")]
-        except ValueError:
-            del found["limits"]
+    for name in ("limits", "fit"):
+        if name in found:
+            try:
+                found[name] = [float(number) for number in found[name].split(",")]
+            except ValueError:
+                del found[name]
+    for name in NUMBERS & found.keys():
+        if re.fullmatch("-?[0-9]{1,12}", found[name]):
+            found[name] = int(found[name])
+        else:
+            del found[name]
     return found
 
 

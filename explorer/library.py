@@ -6,14 +6,14 @@ Everything here is slow the first time and shared afterwards, and may be called 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import xarray as xr
@@ -24,11 +24,14 @@ from core.domain import Domain, Grid
 from core.outlines import load_outlines
 from core.regions import Window, windows
 from explorer.display import COARSE
+from explorer.jobs import MOST_MEMBERS, Jobs, Piece
 from explorer.results import Fields, Results
 from explorer.settings import Settings
 
 if TYPE_CHECKING:  # it may import torch, which takes seconds that the first page should not wait for
     from core.downscale import Downscaler
+    from core.downscale.generative import GenerativeDownscaler
+    from core.downscale.sampling import SamplingStep
 
 TRUTH = "truth"
 QUADRATIC = "quadratic"
@@ -124,6 +127,7 @@ class Library:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.results = Results(RESULTS_LIMIT)
+        self.jobs = Jobs(self)
         self._lock = Lock()
         self._stores: dict[Path, OpenStore] = {}
         self._outlines: dict[Grid, dict[str, Line]] = {}
@@ -222,7 +226,59 @@ class Library:
         downscaler = self.catalogue.result().get(key)
         if downscaler is None:
             raise StoreError(f"The downscaler {key!r} is not there any more.")
+        if downscaler.stochastic:
+            raise StoreError(f"Fields of {downscaler.label} are sampled, member by member.")
         return _arrays(downscaler.downscale(opened.read(COARSE, hour), opened.static, opened.domain))
+
+    # ---------------------------------------------------------------- members
+
+    def peek_member(self, piece: Piece) -> Fields | None:
+        """A member if somebody had it sampled already: all its variables in SI units, (H, W)."""
+        return self.results.peek(self._member_address(piece))
+
+    def keep_member(self, piece: Piece, fields: Fields) -> None:
+        """Remember a member for everybody."""
+        self.results.keep(self._member_address(piece), fields)
+
+    def members_at_once(self, piece: Piece) -> int:
+        """How many members are computed together.
+
+        One on the CPU, where more together are no faster, and where a step should soon be over for those who
+        cancel or wait.
+        """
+        downscaler = self._generator(piece)
+        if downscaler.device.type == "cpu":
+            return 1
+        return min(downscaler.fields_at_once(piece.opened.domain), MOST_MEMBERS)
+
+    def sample(self, pieces: Sequence[Piece]) -> Iterator[SamplingStep | xr.Dataset]:
+        """Sample members that belong together; see :meth:`GenerativeDownscaler.sample`.
+
+        Raises StoreError or DownscaleError in plain words where that can't be done.
+        """
+        from core.downscale.sampling import Sampling
+
+        first, downscaler = pieces[0], self._generator(pieces[0])
+        opened, draw = first.opened, first.draw
+        sampling = Sampling.checked(sampler=draw.sampler, steps=draw.steps, seed=draw.seed)
+        coarse = opened.read(COARSE, first.hour, downscaler.inputs)
+        members = [piece.member for piece in pieces]
+        return downscaler.sample(coarse, opened.static, opened.domain, members, sampling, batch=len(members))
+
+    def _generator(self, piece: Piece) -> GenerativeDownscaler:
+        found = self.catalogue.result().get(piece.key)
+        if found is None or not found.stochastic:
+            raise StoreError(f"The generative model {piece.key!r} is not there any more.")
+        return cast("GenerativeDownscaler", found)
+
+    @staticmethod
+    def _member_address(piece: Piece) -> tuple[object, ...]:
+        hour = piece.hour.astype("datetime64[ns]").astype(np.int64).item()
+        draw = piece.draw
+        return (
+            "member", *piece.opened.identity, hour, piece.key, piece.checkpoint, draw.sampler, draw.steps,
+            draw.seed, piece.member,
+        )  # fmt: skip
 
 
 def _arrays(data: xr.Dataset) -> dict[str, NDArray[np.float32]]:

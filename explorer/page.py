@@ -18,8 +18,11 @@ from explorer.session import Session
 from explorer.settings import SettingsError, parse
 from explorer.style import HEADER, LOGO, THEME_CONFIG, block, message, text
 from explorer.views.about import About
+from explorer.views.ensemble import EnsembleView
+from explorer.views.flux import FluxView
 from explorer.views.maps import Maps
 from explorer.views.sidebar import WIDTH, Sidebar
+from explorer.views.spectra import SpectraView
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,14 @@ class Explorer:
         self._badge = block(sizing_mode="fixed", width=104, height=22, margin=(0, 12), align="center")
         self._switch = pmui.RadioButtonGroup(
             label="",
-            options={"Maps": "maps", "Scores": "scores", "About": "about"},
+            options={
+                "Maps": "maps",
+                "Spectra": "spectra",
+                "Flux": "flux",
+                "Scores": "scores",
+                "Ensemble": "ensemble",
+                "About": "about",
+            },
             value=session.view,
             size="small",
             margin=(0, 12),
@@ -166,6 +176,12 @@ class Explorer:
             return Maps(self.session)
         if view == "about":
             return About(self.session)
+        if view == "spectra":
+            return SpectraView(self.session)
+        if view == "flux":
+            return FluxView(self.session)
+        if view == "ensemble":
+            return EnsembleView(self.session)
         from explorer.views.scores import Scores  # brings HoloViews, which only this view needs
 
         return Scores(self.session)

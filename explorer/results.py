@@ -54,16 +54,24 @@ class Results:
                 del self._running[key]
             running.set_exception(error)
             raise
+        self._remember(key, result)
+        running.set_result(result)
+        return result
+
+    def keep(self, key: Hashable, result: Fields) -> None:
+        """Remember a result that was computed elsewhere; one that is there stays."""
+        if self.peek(key) is None:
+            self._remember(key, result)
+
+    def _remember(self, key: Hashable, result: Fields) -> None:
         for field in result.values():
             field.setflags(write=False)
         with self._lock:
-            del self._running[key]
+            self._running.pop(key, None)
             self._done[key] = result
             self.size += _bytes(result)
             while self.size > self.limit and len(self._done) > 1:
                 self.size -= _bytes(self._done.popitem(last=False)[1])
-        running.set_result(result)
-        return result
 
 
 def _bytes(fields: Fields) -> int:

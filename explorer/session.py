@@ -8,7 +8,7 @@ in the library's threads and comes back through ``deliver``, which the page sets
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,18 +19,25 @@ from numpy.typing import NDArray
 
 from core.data.store import StoreError
 from core.regions import WHOLE, Window, whole_window
+from explorer.background import Latest
 from explorer.display import Display, display
+from explorer.ensembles import Ensemble, compute_ensemble
+from explorer.fluxes import VARIANTS, compute_fluxes
+from explorer.jobs import MOST_MEMBERS, MOST_SEED, MOST_STEPS, SAMPLERS, Draw, Piece, Preview
+from explorer.jobs import sentence as _plain
 from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
 from explorer.quantities import QUANTITIES, FloatField, Quantity
 from explorer.results import Fields
+from explorer.sampling import Desk
 from explorer.scores import Score, compute_score
+from explorer.spectra import FIT, Spectra, compute_spectra
 
 log = logging.getLogger(__name__)
 
 FIELDS = "fields"
 DIFFERENCE = "difference"
 MODES = (FIELDS, DIFFERENCE)
-VIEWS = ("maps", "scores", "about")
+VIEWS = ("maps", "spectra", "flux", "scores", "ensemble", "about")
 THEMES = ("light", "dark")
 SEASONS: dict[str, tuple[int, ...]] = {
     "all": tuple(range(1, 13)),
@@ -51,26 +58,39 @@ NO_HOURS: Hours = np.empty(0, "datetime64[ns]")
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A downscaler to tick, or a checkpoint file that can't be: then ``reason`` says why."""
+    """A downscaler to tick, or a checkpoint file that can't be: then ``reason`` says why.
+
+    ``checkpoint`` is the hash of what a generative model's file holds, empty for others.
+    """
 
     key: str
     label: str
     reason: str = ""
+    checkpoint: str = ""
 
     @property
     def runs(self) -> bool:
         """Whether it can be ticked."""
         return not self.reason
 
+    @property
+    def generative(self) -> bool:
+        """Whether it makes members, which are sampled step by step."""
+        return bool(self.checkpoint)
+
 
 @dataclass(frozen=True)
 class Field:
-    """One map: its values in display units once they are ready, (h, w) for coarse, else (H, W)."""
+    """One map: its values in display units once they are ready, (h, w) for coarse, else (H, W).
+
+    ``piece`` is what is sampled for it, of a generative model: member 0.
+    """
 
     key: str
     label: str
     values: FloatField | None = None
     problem: str = ""
+    piece: Piece | None = None
 
     @property
     def computing(self) -> bool:
@@ -131,8 +151,18 @@ class Session(param.Parameterized):
     reference = param.String(default=TRUTH, doc="Key of the field differences are taken against.")
     palette = param.String(default="", doc="Colour map; empty for that of the variable.")
     limits = param.List(default=None, allow_None=True, doc="Colour range [low, high], or None for automatic.")
+    members = param.Integer(default=4, doc="Members of the ensemble of a generative model.")
+    sampler = param.String(default=Draw.sampler, doc="Key of the sampler.")
+    steps = param.Integer(default=Draw.steps, doc="Steps of the sampler.")
+    seed = param.Integer(default=Draw.seed, doc="Seed of the noise.")
+    generator = param.String(default="", doc="Key of the generative model whose ensemble is looked at.")
     theme = param.String(default="light")
     view = param.String(default="maps")
+    fit = param.List(default=list(FIT), doc="Shortest and longest wavelength of the slope fit [km].")
+    variant = param.String(default="paper", doc="Name of the flux ratio that is mapped.")
+    cells = param.Integer(
+        default=0, doc="Side of its supergrid cells [coarse pixels]; 0 for the variant's own."
+    )
 
     stores = param.List(default=[], doc="Names of the stores on offer.")
     opened = param.Parameter(default=None, doc="The open store, or None.")
@@ -145,10 +175,17 @@ class Session(param.Parameterized):
     windows = param.List(default=[], doc="Regions on offer.")
     snapshot = param.Parameter(default=None, doc="Fields of the hour, or None.")
     scores = param.Parameter(default=None, doc="ScoreTable of the hour and region, or None.")
+    progress = param.Parameter(default=None, doc="Progress of what is sampled for this visitor, or None.")
+    preview = param.Parameter(default=None, doc="Preview of the field being sampled, or None.")
+    ensemble = param.Parameter(
+        default=None, doc="Ensemble of the hour and region, or None; follows its view."
+    )
+    spectra = param.Parameter(default=None, doc="Spectra of the hour and region, or None; follows its view.")
+    fluxes = param.Parameter(default=None, doc="Fluxes of the hour and region, or None; follows its view.")
 
     STATE = (
         "store", "hour", "season", "daytime", "models", "variable", "region", "mode", "reference", "palette",
-        "limits", "theme", "view",
+        "limits", "members", "sampler", "steps", "seed", "generator", "theme", "view", "fit", "variant", "cells",
     )  # fmt: skip
 
     def __init__(
@@ -166,6 +203,11 @@ class Session(param.Parameterized):
         self._direction = 1
         self._closed = False
         self._correcting = False
+        self._latest = {
+            name: Latest(library.submit, self._later) for name in ("spectra", "fluxes", "ensemble")
+        }
+        self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
+        self._gathered: tuple[object, ...] = ()
 
     # ---------------------------------------------------------------- life
 
@@ -173,8 +215,10 @@ class Session(param.Parameterized):
         """Open the store and look for downscalers; call once, after the state was restored."""
         self.param.watch(self._on_store, "store")
         self.param.watch(self._on_filter, ["season", "daytime"])
-        self.param.watch(self._on_request, ["hour", "models", "variable"])
+        self.param.watch(self._on_request, ["hour", "models", "variable", "sampler", "steps", "seed"])
+        self.param.watch(self._gather, ["snapshot", "view", "members", "generator", "region", "models"])
         self.param.watch(self._on_region, "region")
+        self.param.watch(self._analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
         self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
         self._check_words()
         self._list_stores()
@@ -194,6 +238,7 @@ class Session(param.Parameterized):
         """Stop what runs for this visitor; results already under way are kept for others."""
         self._closed = True
         self._generation += 1
+        self._desk.close()
 
     def fail(self, error: BaseException) -> None:
         """Turn an exception into a message on the page."""
@@ -271,8 +316,19 @@ class Session(param.Parameterized):
         if self.snapshot is None:
             return None
         ready = {field.key: field.values for field in self.snapshot.fields if field.values is not None}
+        ready |= self._emerging(self.snapshot)
         against = self.against if self.mode == DIFFERENCE else ""
         return display(ready, self.snapshot.quantity, self.snapshot.opened.domain, self.window, against)
+
+    def _emerging(self, snapshot: Snapshot) -> dict[str, FloatField]:
+        """The preview of the field of a snapshot that is being sampled, by key."""
+        preview: Preview | None = self.preview
+        if preview is None or not snapshot.quantity.available(preview.fields):
+            return {}
+        field = snapshot.get(preview.piece.key)
+        if field is None or field.values is not None or field.piece != preview.piece:
+            return {}
+        return {field.key: snapshot.quantity.compute(preview.fields)}
 
     def step(self, count: int) -> None:
         """Go ``count`` hours forward or back among those on offer; stays at the ends."""
@@ -295,6 +351,11 @@ class Session(param.Parameterized):
     def _check_words(self) -> None:
         """Put back to their defaults what an address may have spelled wrongly."""
         allowed = {"mode": MODES, "view": VIEWS, "theme": THEMES, "season": SEASONS, "daytime": DAYTIMES}
+        allowed["variant"] = VARIANTS
+        allowed |= {
+            "sampler": SAMPLERS, "members": range(1, MOST_MEMBERS + 1), "steps": range(1, MOST_STEPS + 1),
+            "seed": range(MOST_SEED + 1),
+        }  # fmt: skip
         for name, words in allowed.items():
             if getattr(self, name) not in words:
                 setattr(self, name, self.param[name].default)
@@ -303,6 +364,10 @@ class Session(param.Parameterized):
             numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
             if len(limits) != 2 or not numbers or not limits[0] < limits[1]:
                 self.limits = None
+        if len(self.fit) != 2 or not all(_is_length(km) for km in self.fit) or self.fit[0] >= self.fit[1]:
+            self.fit = list(FIT)
+        if self.cells < 0:
+            self.cells = 0
 
     # ---------------------------------------------------------------- stores and hours
 
@@ -461,7 +526,8 @@ class Session(param.Parameterized):
             reasons = downscaler.obstacles(contents, opened.domain)
             if not reasons and not self.quantity.available(downscaler.targets):
                 reasons = [f"It does not make {self.quantity.label.lower()}."]
-            choices.append(ModelChoice(downscaler.key, downscaler.label, " ".join(reasons)))
+            checkpoint = getattr(downscaler, "identity", "") if downscaler.stochastic else ""
+            choices.append(ModelChoice(downscaler.key, downscaler.label, " ".join(reasons), checkpoint))
         choices += [ModelChoice(f"file:{path}", path.name, why) for path, why in self._catalogue.failures]
         if choices != self.choices:
             self.choices = choices
@@ -473,6 +539,8 @@ class Session(param.Parameterized):
     def _on_request(self, *events: Any) -> None:
         if any(event.name == "variable" for event in events):
             self._update_choices()
+        self._check_words()
+        self._desk.forgive()
         self._request()
 
     def _on_other_scale(self, *events: Any) -> None:
@@ -498,16 +566,22 @@ class Session(param.Parameterized):
         if self.has_truth:
             wanted.append((TRUTH, "Truth"))
         wanted += [(choice.key, choice.label) for choice in self.running]
+        sampled = {choice.key: self.piece(choice) for choice in self.generators}
         fields = tuple(
-            _make_field(key, label, quantity, self.library.peek(opened, hour, key)) for key, label in wanted
+            self._sampled_field(key, label, quantity, sampled[key])
+            if key in sampled
+            else _make_field(key, label, quantity, self.library.peek(opened, hour, key))
+            for key, label in wanted
         )
         target = Snapshot(opened, hour, quantity, fields)
-        if not target.computing:
+        self._desk.show([field.piece for field in target.computing if field.piece is not None])
+        computing = [field.key for field in target.computing if field.piece is None]
+        if not computing:
             self._publish(target)
             return
         # What reads or interpolates comes within a moment; showing it in one piece avoids flicker.
-        quick = [f.key for f in target.computing if not self._is_slow(f.key)]
-        slow = [f.key for f in target.computing if self._is_slow(f.key)]
+        quick = [key for key in computing if not self._is_slow(key)]
+        slow = [key for key in computing if self._is_slow(key)]
         if not quick:
             self._publish(target)
 
@@ -542,6 +616,8 @@ class Session(param.Parameterized):
                 field = replace(field, problem=_plain(result))
             elif result is not None:
                 field = _make_field(field.key, field.label, target.quantity, result)
+            elif field.piece is not None and field.computing:  # it may have come before the others
+                field = self._sampled_field(field.key, field.label, target.quantity, field.piece)
             fields.append(field)
         self._publish(replace(base, fields=tuple(fields)))
 
@@ -558,7 +634,9 @@ class Session(param.Parameterized):
             return
         hour = self.hours[index]
         opened = snapshot.opened
-        keys = [f.key for f in snapshot.fields if self.library.peek(opened, hour, f.key) is None]
+        # Members are sampled when an hour is looked at: they cost much, and others may be waiting.
+        made = [field.key for field in snapshot.fields if field.piece is None]
+        keys = [key for key in made if self.library.peek(opened, hour, key) is None]
         mark = (opened.identity, hour, *keys)
         if not keys or mark == self._prefetched:
             return
@@ -608,8 +686,14 @@ class Session(param.Parameterized):
         can_quadratic = any(c.key == QUADRATIC and c.runs for c in self.choices or ())
         quantity, reference = snapshot.quantity, truth.values
 
+        pieces = {field.key: field.piece for field in snapshot.fields}
+
         def row(key: str, label: str, values: FloatField) -> Score:
-            address = ("scores", *snapshot.opened.identity, str(snapshot.hour), quantity.key, window.key, key)
+            piece = pieces.get(key)
+            address = (
+                "scores", *snapshot.opened.identity, str(snapshot.hour), quantity.key, window.key, key,
+                None if piece is None else piece.draw,
+            )  # fmt: skip
             return compute_score(
                 key, label, values, reference, window, snapshot.opened.domain, self.library.results, address
             )
@@ -639,6 +723,137 @@ class Session(param.Parameterized):
         if snapshot is self.snapshot and window == self.window:
             self.scores = table
 
+    # ---------------------------------------------------------------- spectra and fluxes
+
+    def _analyse(self, *_: object) -> None:
+        """Ask for what the view in front draws of the snapshot; what is hidden waits until it is looked at."""
+        snapshot, window, results = self.snapshot, self.window, self.library.results
+        if snapshot is None or window is None:
+            for latest in self._latest.values():
+                latest.drop()
+            self.param.update(spectra=None, fluxes=None)
+            return
+        opened, hour, quantity = snapshot.opened, snapshot.hour, snapshot.quantity
+        ready = [
+            (field.key, field.label, field.values) for field in snapshot.fields if field.values is not None
+        ]
+        shortest, longest = (float(length) for length in self.fit)
+
+        def spectra() -> Iterator[Spectra]:
+            fit = (shortest, longest)
+            against, rows = compute_spectra(ready, opened.domain, window, fit, results)
+            yield Spectra(quantity, hour, window, fit, against, rows)
+
+        if self.view == "spectra" and ready:
+            self._ask("spectra", spectra)
+        elif self.view == "flux" and quantity.key == "t2m" and COARSE in [key for key, _, _ in ready]:
+            variant, cells = self.variant, self.cells
+            self._ask("fluxes", lambda: compute_fluxes(ready, hour, opened, window, variant, cells, results))
+
+    def _ask(self, name: str, work: Callable[[], Iterable[Any]]) -> None:
+        self._latest[name].ask(work, lambda result: self.param.update(**{name: result}), self.fail)
+
+    # ---------------------------------------------------------------- members
+
+    @property
+    def draw(self) -> Draw:
+        """How members are drawn."""
+        return Draw(self.sampler, self.steps, self.seed)
+
+    @property
+    def generators(self) -> tuple[ModelChoice, ...]:
+        """Ticked generative models that can run."""
+        return tuple(choice for choice in self.running if choice.generative)
+
+    @property
+    def generating(self) -> ModelChoice | None:
+        """The generative model whose ensemble is looked at: the one asked for, or the first that is ticked."""
+        ticked = self.generators
+        return next((choice for choice in ticked if choice.key == self.generator), next(iter(ticked), None))
+
+    def piece(self, choice: ModelChoice, member: int = 0) -> Piece:
+        """A member of a generative model for the hour shown, as it is drawn now."""
+        assert self.opened is not None
+        assert self.current is not None
+        return Piece(self.opened, self.current, choice.key, choice.checkpoint, self.draw, member)
+
+    def sample(self) -> None:
+        """Sample what is missing of the ensemble of the hour shown; ``progress`` tells how it goes."""
+        choice, hour = self.generating, self.current
+        if choice is None or self.opened is None or hour is None or hour not in self.opened.store.hours:
+            return
+        self._desk.ask([self.piece(choice, member) for member in self._numbers])
+        self._request()
+
+    def cancel_sampling(self) -> None:
+        """Stop after the step at work; members that are made stay."""
+        self._desk.cancel()
+
+    @property
+    def _numbers(self) -> range:
+        # Bounded here as well, since an address may ask for any number before its words are checked.
+        return range(min(self.members, MOST_MEMBERS))
+
+    def ready_members(self) -> tuple[int, ...]:
+        """Members of the ensemble looked at that are there."""
+        return tuple(self._members_there())
+
+    def _members_there(self) -> dict[int, Fields]:
+        choice = self.generating
+        if choice is None or self.opened is None or self.current is None:
+            return {}
+        found = {n: self.library.peek_member(self.piece(choice, n)) for n in self._numbers}
+        return {member: fields for member, fields in found.items() if fields is not None}
+
+    def _sampled_field(self, key: str, label: str, quantity: Quantity, piece: Piece) -> Field:
+        made = self.library.peek_member(piece)
+        field = replace(_make_field(key, label, quantity, made), piece=piece)
+        return field if made is not None else replace(field, problem=self._desk.problem(piece))
+
+    def _on_member(self, piece: Piece) -> None:
+        """A member arrived, or will not come."""
+        snapshot = self.snapshot
+        if snapshot is not None and any(f.piece == piece and f.values is None for f in snapshot.fields):
+            fields = tuple(
+                self._sampled_field(f.key, f.label, snapshot.quantity, piece) if f.piece == piece else f
+                for f in snapshot.fields
+            )
+            self._publish(replace(snapshot, fields=fields))
+        self._gather()
+
+    def _on_progress(self) -> None:
+        self.param.update(progress=self._desk.progress, preview=self._desk.preview)
+
+    def _gather(self, *_: object) -> None:
+        """Put together the ensemble of what is shown while somebody looks at it."""
+        if self.view != "ensemble":
+            return
+        snapshot, window, choice = self.snapshot, self.window, self.generating
+        members = self._members_there()
+        if (
+            snapshot is None or window is None or choice is None or snapshot.hour != self.current
+            or len(members) < 2 or not snapshot.quantity.available(next(iter(members.values())))
+        ):  # fmt: skip
+            self._latest["ensemble"].drop()
+            self._gathered, self.ensemble = (), None
+            return
+        truth = snapshot.get(TRUTH)
+        reference = truth.values if truth is not None else None
+        draw, quantity, domain = self.draw, snapshot.quantity, snapshot.opened.domain
+        mark = (
+            snapshot.opened, snapshot.hour, choice.key, draw, *members, quantity.key, window, reference is None
+        )  # fmt: skip
+        if mark == self._gathered:
+            return
+        self._gathered = mark
+
+        def work() -> Iterator[Ensemble]:
+            yield compute_ensemble(
+                domain, snapshot.hour, choice.key, choice.label, quantity, members, reference, window
+            )
+
+        self._ask("ensemble", work)
+
 
 _INTERPOLATIONS = (QUADRATIC, "lapse_rate")
 
@@ -665,9 +880,8 @@ def _default_models(choices: Sequence[ModelChoice]) -> list[str]:
     return plain[:1] + trained[:1] if trained else plain
 
 
-def _plain(error: Exception) -> str:
-    text = str(error).strip()
-    return text if isinstance(error, ValueError) and text else f"It failed ({type(error).__name__}: {text})."
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < np.inf
 
 
 def _iso(hour: np.datetime64) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,16 @@ PALETTES: dict[str, Sequence[str]] = {key: colours for key, (_, colours) in SEQU
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6ff0", "#8c8c8c")
 """Colours of downscalers in charts (Okabe and Ito, plus two)."""
+
+TRUTH_COLOUR = {"light": "#000000", "dark": "#ffffff"}
+COARSE_COLOUR = "#8c8c8c"
+"""Colours in charts of the two fields that are not downscaled."""
+
+
+def series_colours(keys: Iterable[str]) -> dict[str, str]:
+    """A colour for each downscaler in its order, so that it has the same one in every chart."""
+    return {key: SERIES[number % len(SERIES)] for number, key in enumerate(keys)}
+
 
 PRIMARY = {"light": "#17577c", "dark": "#7cc4ea"}
 HEADER = {"light": "#12405c", "dark": "#101b24"}

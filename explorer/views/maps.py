@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from core.domain import Domain
 from explorer.batch import together
 from explorer.encoding import Scale, nice_ticks
+from explorer.jobs import Progress
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.session import DIFFERENCE, Field, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, PALETTES, block, text
@@ -91,11 +92,13 @@ const decode = (key, low, step) => {
   const code = d[key] == null ? 0 : cell(d[key][0])
   return code == 0 ? NaN : low + (code - 1) * step
 }
+// A map may have a scale and units of its own.
+const of = (what) => (d[what + "_" + name] ?? d[what])[0]
 const shown = (v, unit, sign) => (sign && v > 0 ? "+" : "") + v.toFixed(d.decimals[0]).replace("-", "\\u2212") + " " + unit
 const against = d.against[0]
 if (against == "") {
-  const v = decode(name, d.low[0], d.step[0])
-  return isNaN(v) ? "no data" : shown(v, d.units[0], false)
+  const v = decode(name, of("low"), of("step"))
+  return isNaN(v) ? "no data" : shown(v, of("units"), false)
 }
 const r = decode(against, d.reference_low[0], d.reference_step[0])
 if (name == against)
@@ -109,6 +112,9 @@ return isNaN(v) || isNaN(r) ? "no data" : shown(v, d.difference_units[0], true) 
 class Maps(pn.viewable.Viewer):
     """The maps of a session's snapshot."""
 
+    prefix = ""  # of the names of Bokeh models, which are found by name
+    follows = ("snapshot", "mode", "reference", "palette", "limits", "region")
+
     def __init__(self, session: Session, **params: Any) -> None:
         super().__init__(**params)
         self.session = session
@@ -119,18 +125,19 @@ class Maps(pn.viewable.Viewer):
         self._heads: dict[str, pn.pane.HTML] = {}
         self._hovers: dict[str, HoverTool] = {}
         self._shown: tuple[str, ...] = ()
+        self._filled: Snapshot | None = None
         self._tooltip_rows: tuple[tuple[str, str], ...] = ()
 
-        self.source = ColumnDataSource(data=_empty_columns(), name="fields")
+        self.source = ColumnDataSource(data=empty_columns(), name=f"{self.prefix}fields")
         self.place = ColumnDataSource(
             data={"lon": [np.zeros((2, 2), np.float32)], "lat": [np.zeros((2, 2), np.float32)],
                   "orography": [np.zeros((1, 1), np.int16)]},
-            name="place",
+            name=f"{self.prefix}place",
         )  # fmt: skip
         self.outlines = ColumnDataSource(data={"x": [], "y": []})
         self.borders = ColumnDataSource(data={"x": [], "y": []})
-        self.target = ColumnDataSource(data=_window_columns(0, 1, 0, 1), name="window")
-        self.x_range, self.y_range = Range1d(0, 1, name="x"), Range1d(0, 1, name="y")
+        self.target = ColumnDataSource(data=window_columns(0, 1, 0, 1), name=f"{self.prefix}window")
+        self.x_range, self.y_range = (Range1d(0, 1, name=f"{self.prefix}{name}") for name in "xy")
         self._view = {"target": self.target, "xr": self.x_range, "yr": self.y_range}
         refit = CustomJS(args={**self._view, "frame": None}, code="const resized = false\n" + FIT)
         self.target.js_on_change("data", refit)
@@ -140,6 +147,7 @@ class Maps(pn.viewable.Viewer):
         self._spans = [Span(dimension=dimension, line_width=1) for dimension in ("width", "height")]
         self._reader = CustomJSHover(args={"source": self.source, "place": self.place}, code=READ)
         self._outline_glyphs: list[Any] = []
+        self._scale = Scale(0.0, 1.0)
 
         self._head = block(min_width=200)
         self._bar = block(width=74, sizing_mode="stretch_height", css_classes=["colour-bar"])
@@ -157,15 +165,20 @@ class Maps(pn.viewable.Viewer):
             margin=(0, 10, 6, 14),
             styles={"min-height": "0"},
         )
-        session.param.watch(self._update, ["snapshot", "mode", "reference", "palette", "limits", "region"])
-        session.param.watch(self._update_heads, "scores")
+        session.param.watch(self._update, list(self.follows))
         session.param.watch(self._update_theme, "theme")
+        self._follow()
         self._update()
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._layout
 
     # ---------------------------------------------------------------- what the session says
+
+    def _follow(self) -> None:
+        """Watch what changes less than all maps."""
+        self.session.param.watch(self._update_heads, ["scores", "progress"])
+        self.session.param.watch(self._update_preview, "preview")
 
     def _update(self, *events: Any) -> None:
         snapshot = self.session.snapshot
@@ -177,6 +190,7 @@ class Maps(pn.viewable.Viewer):
             if snapshot.opened is not self._opened:
                 self._use(snapshot.opened)
             self._fill(snapshot)
+            self._filled = snapshot
             self._arrange(snapshot)
             self._update_heads()
 
@@ -190,8 +204,8 @@ class Maps(pn.viewable.Viewer):
             orography = np.rint(heights).astype(np.int16)
         self.place.data = {"lon": [longitude], "lat": [latitude], "orography": [orography]}
         lines = self.session.library.outlines(opened.domain.fine)
-        self.outlines.data = _join(lines, ("coastline", "lake"), opened.domain)
-        self.borders.data = _join(lines, ("border",), opened.domain)
+        self.outlines.data = join_outlines(lines, ("coastline", "lake"), opened.domain)
+        self.borders.data = join_outlines(lines, ("border",), opened.domain)
         if opened.domain != self._domain:
             self._domain = opened.domain
             self._update_window()
@@ -208,7 +222,7 @@ class Maps(pn.viewable.Viewer):
         ):  # before the browser knows the size of the frames
             self.x_range.update(start=left, end=right)
             self.y_range.update(start=bottom, end=top)
-        columns = _window_columns(left, right, bottom, top)
+        columns = window_columns(left, right, bottom, top)
         columns["count"] = [self.target.data["count"][0] + 1]  # so that the same window is fitted again
         self.target.data = columns
 
@@ -217,7 +231,7 @@ class Maps(pn.viewable.Viewer):
         session, quantity = self.session, snapshot.quantity
         shown = session.shown()
         against = session.against if session.mode == DIFFERENCE else ""
-        columns = _empty_columns()
+        columns = empty_columns()
         left, right, bottom, top = snapshot.opened.domain.fine.extent
         columns |= {"left": [left], "right": [right], "bottom": [bottom], "top": [top]}
         columns |= {"width": [right - left], "height": [top - bottom]}
@@ -227,7 +241,7 @@ class Maps(pn.viewable.Viewer):
             "decimals": [quantity.decimals + 1],
             "against": [against],
         }
-        scale = Scale.spanning(shown.values.values())
+        self._scale = scale = Scale.spanning(shown.values.values())
         columns |= {"low": [scale.low], "step": [scale.step]}
         columns |= {key: [scale.encode(values)] for key, values in shown.values.items()}
         if shown.reference is not None:
@@ -241,34 +255,48 @@ class Maps(pn.viewable.Viewer):
         colours = DIVERGING if shown.signed else PALETTES[name]
         self.mapper.palette = scale.palette(colours, low, high)
         self.source.data = columns
-        self._bar.object = _colour_bar(colours, low, high, shown.units)
+        self._bar.object = colour_bar(colours, low, high, shown.units)
 
     def _arrange(self, snapshot: Snapshot) -> None:
         """The maps that are wanted, in order, in a grid that suits their number."""
         difference = self.session.mode == DIFFERENCE
         against = self.session.against if difference else ""
-        fields = [field for field in snapshot.fields if field.key != against]
         rows = tuple((field.key, field.label) for field in snapshot.fields)
-        for field in fields:
-            if field.key not in self._figures:
-                self._make(field.key)
+        self._place_maps(rows, tuple(key for key, _ in rows if key != against))
+
+    def _place_maps(self, rows: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> None:
+        """Show the maps ``keys``; the hover reads ``rows``, (key, label) each."""
+        for key in keys:
+            if key not in self._figures:
+                self._make(key)
         for key, hover in self._hovers.items():
             template = _tooltip(rows, key)
             if hover.tooltips != template:
                 hover.tooltips = template
-        keys = tuple(field.key for field in fields)
         if keys != self._shown:
             self._shown = keys
             count = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}.get(
                 len(keys), math.ceil(len(keys) ** 0.5)
             )
-            self._grid.styles = _grid_styles(count, math.ceil(len(keys) / max(count, 1)))
+            self._grid.styles = grid_styles(count, math.ceil(len(keys) / max(count, 1)))
             # Maps that are not wanted are hidden, not removed, so that they come back at once.
             for key, cell in self._cells.items():
                 cell.visible = key in keys
                 cell.styles = {**CELL, "order": str(keys.index(key) if key in keys else len(keys))}
             if len(self._grid.objects) != len(self._cells):
                 self._grid.objects = list(self._cells.values())
+
+    def _update_preview(self, *_: object) -> None:
+        """The emerging field of one map, in the colours that are there."""
+        session, snapshot, preview = self.session, self.session.snapshot, self.session.preview
+        if preview is None or snapshot is None or snapshot is not self._filled or session.view != "maps":
+            return
+        key = preview.piece.key
+        shown = session.shown()
+        if key in self.source.data and key in shown.values and snapshot.get(key).values is None:
+            with together():
+                self.source.patch({key: [(0, self._scale.encode(shown.values[key]))]})
+                self._update_heads()
 
     def _update_heads(self, *_: object) -> None:
         snapshot, session = self.session.snapshot, self.session
@@ -299,7 +327,7 @@ class Maps(pn.viewable.Viewer):
                     f"<span class='failed' title='{text(field.problem)}'>{text(field.problem)}</span>"
                 )
             elif field.computing:
-                parts.append("<span class='busy'>computing…</span>")
+                parts.append(f"<span class='busy'>{_stage(field, session.progress)}</span>")
             elif row is not None and field.key != COARSE and np.isfinite(row.rmse):
                 units = snapshot.quantity.difference_units
                 parts.append(f"<span class='score'>RMSE <b>{row.rmse:.2f} {text(units)}</b></span>")
@@ -318,11 +346,15 @@ class Maps(pn.viewable.Viewer):
 
     # ---------------------------------------------------------------- one map
 
+    def _mapper_of(self, key: str) -> LinearColorMapper:
+        """The colours of a map."""
+        return self.mapper
+
     def _make(self, key: str) -> None:
         ink = INK[self.session.theme]
         pan, wheel = PanTool(), WheelZoomTool(zoom_on_axis=False)
         plot = figure(
-            name=f"map-{key}",
+            name=f"{self.prefix}map-{key}",
             x_range=self.x_range,
             y_range=self.y_range,
             x_axis_location=None,
@@ -360,7 +392,7 @@ class Maps(pn.viewable.Viewer):
             dw="width",
             dh="height",
             source=self.source,
-            color_mapper=self.mapper,
+            color_mapper=self._mapper_of(key),
             anchor="top_left",
             origin="top_left",
             level="image",
@@ -407,7 +439,7 @@ class Maps(pn.viewable.Viewer):
 # ---------------------------------------------------------------- small helpers
 
 
-def _empty_columns() -> dict[str, list[Any]]:
+def empty_columns() -> dict[str, list[Any]]:
     """One row of everything the glyphs and the hover need."""
     numbers = ("left", "right", "bottom", "top", "width", "height", "reference_low")
     return {name: [0.0] for name in numbers} | {
@@ -416,11 +448,13 @@ def _empty_columns() -> dict[str, list[Any]]:
     }  # fmt: skip
 
 
-def _window_columns(left: float, right: float, bottom: float, top: float) -> dict[str, list[float]]:
+def window_columns(left: float, right: float, bottom: float, top: float) -> dict[str, list[float]]:
     return {"left": [left], "right": [right], "bottom": [bottom], "top": [top], "count": [0]}
 
 
-def _join(lines: dict[str, Any], kinds: tuple[str, ...], domain: Domain) -> dict[str, NDArray[np.float32]]:
+def join_outlines(
+    lines: dict[str, Any], kinds: tuple[str, ...], domain: Domain
+) -> dict[str, NDArray[np.float32]]:
     """Several kinds of outline as one line with gaps, where they lie in the domain."""
     parts = [np.column_stack([*lines[kind]]) for kind in kinds if kind in lines]
     gap = np.full((1, 2), np.nan)
@@ -429,6 +463,13 @@ def _join(lines: dict[str, Any], kinds: tuple[str, ...], domain: Domain) -> dict
     x, y = points.T
     points[(x < left) | (x > right) | (y < bottom) | (y > top)] = np.nan
     return {"x": points[:, 0].astype(np.float32), "y": points[:, 1].astype(np.float32)}
+
+
+def _stage(field: Field, progress: Progress | None) -> str:
+    """How far a field is that is not ready."""
+    if progress is None or field.piece is None or progress.piece != field.piece or not progress.steps:
+        return "computing…"
+    return f"step {progress.step} of {progress.steps}"
 
 
 def _spacing(field: Field, domain: Domain) -> str:
@@ -452,7 +493,7 @@ def _tooltip(rows: tuple[tuple[str, str], ...], key: str) -> str:
     )
 
 
-def _grid_styles(columns: int, rows: int) -> dict[str, str]:
+def grid_styles(columns: int, rows: int) -> dict[str, str]:
     return {
         "display": "grid",
         "grid-template-columns": f"repeat({columns}, minmax(0, 1fr))",
@@ -462,7 +503,7 @@ def _grid_styles(columns: int, rows: int) -> dict[str, str]:
     }
 
 
-def _colour_bar(colours: Any, low: float, high: float, units: str) -> str:
+def colour_bar(colours: Any, low: float, high: float, units: str) -> str:
     """HTML of the vertical colour bar."""
     stops = ", ".join(colours[round(i * (len(colours) - 1) / 63)] for i in range(64))
     ticks = nice_ticks(low, high, 9)

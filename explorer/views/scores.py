@@ -14,7 +14,7 @@ from bokeh.plotting import figure
 
 from explorer.scores import NAMES, WITH_UNITS, Score, best, error_distributions, to_csv
 from explorer.session import ScoreTable, Session, show_hour
-from explorer.style import SERIES, block, message, text
+from explorer.style import SERIES, block, message, series_colours, text
 
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = False  # slower than the canvas on machines without a graphics card
@@ -95,8 +95,8 @@ class Scores(pn.viewable.Viewer):
             f"<div class='head'><h2>Scores against the truth</h2><span class='when'>"
             f"{text(table.quantity.label)} · {text(show_hour(table.hour))} · {text(table.window.name)}</span></div>"
         )
-        for row in table.rows:
-            self._colours.setdefault(row.key, SERIES[len(self._colours) % len(SERIES)])
+        keys = [choice.key for choice in session.choices or () if choice.runs]
+        self._colours = {row.key: SERIES[-1] for row in table.rows} | series_colours(keys)
         self._table.object = self._html(table)
         self._update_bars(table)
         self._errors.object = self._make_errors(table)

@@ -73,3 +73,13 @@ def test_results_can_not_be_changed():
     field = results.get("a", lambda: block(3))["t2m"]
     with pytest.raises(ValueError, match="read-only"):
         field[0] = 1
+
+
+def test_a_result_made_elsewhere_is_kept_once():
+    results = Results(30)
+    results.keep("a", block(10))
+    first = results.peek("a")
+    results.keep("a", block(10))
+    assert results.peek("a") is first
+    assert results.size == 10
+    assert results.get("a", lambda: block(20)) is first

@@ -1,0 +1,377 @@
+"""Members of generative downscalers, sampled in the background for everybody who looks at the page.
+
+One thread samples; visitors take turns, one batch of members each, so that somebody who asks for sixteen does
+not keep others waiting for long. What one visitor had sampled is there for the next one at once. This module
+knows no network: a :class:`Source` samples, and keeps what was made.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Condition, Event, Thread
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import xarray as xr
+
+from explorer.results import Fields
+
+if TYPE_CHECKING:  # these import torch, which takes seconds that the first page should not wait for
+    from core.downscale.sampling import SamplingStep
+    from explorer.library import OpenStore
+
+log = logging.getLogger(__name__)
+
+SAMPLERS = {"dpmpp_2m": "DPM++ 2M", "ddim": "DDIM", "heun": "Heun"}
+"""Samplers on offer: key -> name for people."""
+
+MOST_MEMBERS = 16
+MOST_STEPS = 1000
+MOST_SEED = 999_999_999
+
+TELL_EVERY = 0.25
+"""Seconds between two reports of progress."""
+PREVIEW_EVERY = 1.0
+"""Seconds between two previews of an emerging field, at least."""
+PREVIEW_SHARE = 0.25
+"""Part of the time that previews may take where decoding one is slow."""
+
+WAITING, RUNNING, DONE, CANCELLED, FAILED = "waiting", "running", "done", "cancelled", "failed"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How members are drawn; see :class:`core.downscale.sampling.Sampling`, which it becomes."""
+
+    sampler: str = "dpmpp_2m"
+    steps: int = 15
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One field to sample: a member of the downscaler ``key`` for an hour of a store.
+
+    ``checkpoint`` is the hash of what the downscaler's file holds.
+    """
+
+    opened: OpenStore
+    hour: np.datetime64
+    key: str
+    checkpoint: str
+    draw: Draw
+    member: int = 0
+
+    def belongs_with(self, other: Piece) -> bool:
+        """Whether both differ in the member alone, so that one run can make both."""
+        return replace(self, member=other.member) == other
+
+
+class Source(Protocol):
+    """Where members come from and where they are kept; called from the sampling thread alone but ``peek``."""
+
+    def peek_member(self, piece: Piece) -> Fields | None:
+        """The member if it is there already."""
+
+    def keep_member(self, piece: Piece, fields: Fields) -> None:
+        """Remember a member for everybody."""
+
+    def members_at_once(self, piece: Piece) -> int:
+        """How many members are computed together."""
+
+    def sample(self, pieces: Sequence[Piece]) -> Iterator[SamplingStep | xr.Dataset]:
+        """Steps and then one Dataset of all members; the pieces belong together."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """An emerging field as it is after ``step`` of ``steps``, in SI units."""
+
+    piece: Piece
+    step: int
+    steps: int
+    fields: Fields
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job stands.
+
+    Attributes
+    ----------
+    state : waiting, running, done, cancelled or failed
+    made : the pieces that are there, the last one made last
+    fields : how many pieces the job has
+    done, total : steps of the sampler over all fields, those of fields that were there already included
+    piece, step, steps : the field being sampled (the first of a batch), and its own steps
+    left : seconds to go, None while nothing is known
+    ahead : other visitors whose sampling takes turns with this one
+    preview : the last preview of the field being sampled
+    problem : a sentence where it failed
+    """
+
+    state: str
+    made: tuple[Piece, ...]
+    fields: int
+    done: float = 0.0
+    total: float = 0.0
+    piece: Piece | None = None
+    step: int = 0
+    steps: int = 0
+    left: float | None = None
+    ahead: int = 0
+    preview: Preview | None = None
+    problem: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in (WAITING, RUNNING)
+
+    @property
+    def share(self) -> float:
+        """Part of the steps that is done, 0 to 1."""
+        return self.done / self.total if self.total else 0.0
+
+
+Tell = Callable[["Job", Progress], None]
+
+
+class Job:
+    """Members that one visitor wants.
+
+    ``tell`` is called with every report of ``progress``, mostly from the sampling thread. An ``urgent`` job
+    comes before the others of the same owner, from the next batch on.
+    """
+
+    def __init__(self, owner: Hashable, pieces: Sequence[Piece], tell: Tell, *, urgent: bool = False) -> None:
+        self.owner = owner
+        self.pieces = tuple(pieces)
+        self.urgent = urgent
+        self.cancelled = Event()
+        self.progress = Progress(
+            WAITING, (), len(self.pieces), total=float(sum(piece.draw.steps for piece in self.pieces))
+        )
+        self._tell = tell
+        self._told = -np.inf
+        self._begun: float | None = None  # when the first step of the first field that had to be made began
+        self._computed = 0.0  # steps since then
+        self._previewed = -np.inf
+        self._preview_seconds = 0.0
+
+    @property
+    def missing(self) -> list[Piece]:
+        """Pieces that are not made yet."""
+        return [piece for piece in self.pieces if piece not in self.progress.made]
+
+    def change(self, now: float, *, urgent: bool = True, **values: object) -> None:
+        """Another state of progress; reported now where ``urgent``, else unless that was just done."""
+        self.progress = replace(self.progress, **values)
+        if urgent or now - self._told >= TELL_EVERY:
+            self._told = now
+            try:
+                self._tell(self, self.progress)
+            except Exception:  # a page that has gone must not stop the sampling of others
+                log.exception("Progress could not be told.")
+
+    def count(self, now: float, piece: Piece, batch: int, step: int, steps: int) -> None:
+        """A step of ``batch`` fields is done."""
+        each = float(steps)
+        made = len(self.progress.made)
+        done, total = each * made + batch * step, each * len(self.pieces)
+        if self._begun is None:
+            self._begun = now
+        elif step:
+            self._computed += batch
+        left = None
+        if self._computed:
+            left = (now - self._begun) / self._computed * (total - done)
+        self.change(
+            now, urgent=step == 0, state=RUNNING, piece=piece, step=step, steps=steps, done=done, total=total,
+            left=left,
+        )  # fmt: skip
+
+    def have(self, now: float, pieces: Sequence[Piece]) -> None:
+        """These pieces are there."""
+        made = (*self.progress.made, *(piece for piece in pieces if piece not in self.progress.made))
+        done = self.progress.total * len(made) / len(self.pieces)
+        self.change(now, made=made, done=done, preview=None)
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for a preview."""
+        pause = max(PREVIEW_EVERY, self._preview_seconds / PREVIEW_SHARE)
+        return now - self._previewed >= pause
+
+    def show(self, before: float, now: float, preview: Preview) -> None:
+        """Report a preview, which was begun at ``before``."""
+        self._preview_seconds = now - before
+        self._previewed = now
+        self.change(now, preview=preview)
+
+
+class Jobs:
+    """The queue and the thread of one process.
+
+    The thread lives while there is work. ``clock`` is for tests.
+    """
+
+    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._clock = clock
+        self._changed = Condition()
+        self._queues: dict[Hashable, list[Job]] = {}
+        self._turns: deque[Hashable] = deque()
+        self._current: Job | None = None
+        self._thread: Thread | None = None
+        self._fitting: dict[str, int] = {}  # members at once that fit into memory, where fewer than hoped
+
+    def submit(self, job: Job) -> None:
+        """Have a job done; returns at once."""
+        with self._changed:
+            if job.owner not in self._queues:
+                self._queues[job.owner] = []
+                self._turns.append(job.owner)
+            self._queues[job.owner].append(job)
+            job.progress = replace(job.progress, ahead=len(self._turns) - 1)
+            if self._thread is None:
+                self._thread = Thread(target=self._work, name="sample", daemon=True)
+                self._thread.start()
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job: now where it waits, after the step at work where it runs. Made members are kept."""
+        with self._changed:
+            job.cancelled.set()
+            waits = job is not self._current and job.progress.active
+            if waits:
+                self._remove(job)
+        if waits:
+            job.change(self._clock(), state=CANCELLED, preview=None)
+
+    def leave(self, owner: Hashable) -> None:
+        """Stop everything that ``owner`` asked for."""
+        with self._changed:
+            jobs = list(self._queues.get(owner, ()))
+        for job in jobs:
+            self.cancel(job)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is nothing to do; False where that takes longer than ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._thread is None, timeout)
+
+    # ---------------------------------------------------------------- the thread
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if self._current is not None and self._current.owner in self._turns:
+                    self._turns.remove(self._current.owner)  # who had a turn is the last to have another
+                    self._turns.append(self._current.owner)
+                self._current = job = self._next()
+                if job is None:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+                ahead = len(self._turns) - 1
+            try:
+                job.progress = replace(job.progress, ahead=ahead)
+                self._take_turn(job)
+            except Exception as error:
+                log.warning("Sampling failed.", exc_info=error)
+                self._end(job, FAILED, problem=sentence(error))
+
+    def _next(self) -> Job | None:
+        """The job whose turn it is: owners one after another, urgent jobs of an owner first."""
+        if not self._turns:
+            return None
+        jobs = self._queues[self._turns[0]]
+        return next((job for job in jobs if job.urgent), jobs[0])
+
+    def _take_turn(self, job: Job) -> None:
+        """Make one batch of members of a job."""
+        there = [piece for piece in job.missing if self._source.peek_member(piece) is not None]
+        if there:
+            job.have(self._clock(), there)
+        missing = job.missing
+        if job.cancelled.is_set():
+            self._end(job, CANCELLED)
+        elif not missing:
+            self._end(job, DONE)
+        else:
+            key = missing[0].key
+            most = min(self._source.members_at_once(missing[0]), self._fitting.get(key, MOST_MEMBERS))
+            alike = [piece for piece in missing if piece.belongs_with(missing[0])]
+            batch = alike[: max(1, most)]
+            crowded = False
+            try:
+                self._sample(job, batch)
+            except Exception as error:
+                if not (_out_of_memory(error) and len(batch) > 1):
+                    raise
+                crowded = True
+            if crowded:  # outside the handler, which would hold the memory of the attempt
+                self._fitting[key] = len(batch) // 2
+            elif job.cancelled.is_set():
+                self._end(job, CANCELLED)
+            elif not job.missing:
+                self._end(job, DONE)
+
+    def _sample(self, job: Job, batch: Sequence[Piece]) -> None:
+        first = batch[0]
+        job.change(self._clock(), state=RUNNING, piece=first, step=0, steps=0, preview=None)
+        events = self._source.sample(batch)
+        try:
+            for event in events:
+                if isinstance(event, xr.Dataset):
+                    for row, piece in enumerate(batch):
+                        self._source.keep_member(piece, one_member(event, row))
+                    job.have(self._clock(), batch)
+                    continue
+                if job.cancelled.is_set():
+                    return
+                now = self._clock()
+                job.count(now, first, len(batch), event.step, event.steps)
+                if event.step < event.steps and job.due(now):
+                    fields = one_member(event.preview(0), 0)
+                    job.show(now, self._clock(), Preview(first, event.step, event.steps, fields))
+        finally:
+            close = getattr(events, "close", None)  # an iterator need not have one
+            if close is not None:
+                close()
+
+    def _end(self, job: Job, state: str, **values: object) -> None:
+        with self._changed:
+            self._remove(job)
+        job.change(self._clock(), state=state, preview=None, left=None, **values)
+
+    def _remove(self, job: Job) -> None:
+        jobs = self._queues.get(job.owner, [])
+        if job in jobs:
+            jobs.remove(job)
+        if not jobs and job.owner in self._queues:
+            del self._queues[job.owner]
+            self._turns.remove(job.owner)
+
+
+def one_member(data: xr.Dataset, row: int) -> Fields:
+    """Fields (H, W) of one member of a Dataset (member, time, y, x) of one hour."""
+    return {
+        str(name): np.array(variable.values[row, 0], np.float32) for name, variable in data.data_vars.items()
+    }
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, for people: the words of an error that has some, else its kind and its words."""
+    if _out_of_memory(error):
+        return "There is not enough memory for one field of this model."
+    text = str(error).strip()
+    return text if isinstance(error, ValueError) and text else f"It failed ({type(error).__name__}: {text})."
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # By name, since torch, whose error it mostly is, is not imported here.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
