@@ -5,6 +5,7 @@ Modules are imported inside the commands, so that `tramontana --help` answers at
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from core.checkpoint import Header
     from core.data.store import Store
     from core.downscale import Downscaler, RunProgress
+
+# Threads of PyTorch that spin while they wait for each other take the cores from what they wait for where the
+# machine has other work. Read when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="Tramontana: explore generative downscaling of near-surface weather.",
