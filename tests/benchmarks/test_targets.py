@@ -1,5 +1,6 @@
 """Aims and what was reached: hand-made scores, and the table of the docs."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,13 @@ def test_readme_and_docs_hold_the_table_of_scores():
     assert block.startswith("| model |")
     assert "| LDM_PDE (demo) |" in block
     assert block in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_the_ablation_holds_its_values():
+    values: dict[str, list[str]] = {}
+    with (ROOT / "docs" / "results" / "ablation.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            values.setdefault(row["arm"], []).append(f"{float(row['value']):.4g}")
+    assert len(values) > 10
+    page = (ROOT / "docs" / "pde-ablation.md").read_text(encoding="utf-8")
+    assert [arm for arm, found in values.items() if f"| {arm} | {' | '.join(found)} |" not in page] == []
