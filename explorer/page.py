@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,12 +15,15 @@ import panel_material_ui as pmui
 from explorer.address import connect, from_query
 from explorer.batch import Delivery
 from explorer.library import Library
+from explorer.player import After, Player
 from explorer.session import Session
 from explorer.settings import SettingsError, parse
 from explorer.style import HEADER, LOGO, THEME_CONFIG, block, message, text
 from explorer.views.about import About
 from explorer.views.ensemble import EnsembleView
+from explorer.views.export import ExportDialog
 from explorer.views.flux import FluxView
+from explorer.views.keys import Keys
 from explorer.views.maps import Maps
 from explorer.views.sidebar import WIDTH, Sidebar
 from explorer.views.spectra import SpectraView
@@ -56,9 +60,11 @@ def library(arguments: tuple[str, ...]) -> Library:
 class Explorer:
     """Header, sidebar and views of one visitor."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, after: After) -> None:
         self.session = session
-        self.sidebar = Sidebar(session)
+        self.player = Player(session, after)
+        self.export = ExportDialog(session)
+        self.sidebar = Sidebar(session, self.player)
         self._views: dict[str, pn.viewable.Viewer] = {}
         self._problem = block(sizing_mode="stretch_both", css_classes=["problem"])
         self._error = _alert("error")
@@ -83,20 +89,21 @@ class Explorer:
             css_classes=["view-switch"],
         )
         self._switch.param.watch(lambda event: self._choose_view(event.new), "value")
+        self.keys = Keys(session, self.player, lambda: self._switch.options)
         self.page = pmui.Page(
             title=TITLE,
             logo=LOGO,
             favicon=LOGO,
             header=[
                 pn.Row(
-                    pn.HSpacer(), self._badge, self._switch,
+                    pn.HSpacer(), self._badge, self._switch, self.export.button,
                     sizing_mode="stretch_width", margin=0, styles={"align-items": "center"},
                 )
             ],
             sidebar=[self.sidebar],
             main=[
                 pn.Column(
-                    self._error, self._note, self._body,
+                    self._error, self._note, self._body, self.export, self.keys,
                     sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
                 )
             ],
@@ -126,6 +133,12 @@ class Explorer:
         _say(self._note, session.note)
         self._update_badge()
         self._update_body()
+
+    def close(self) -> None:
+        """The visitor left."""
+        self.player.stop()
+        self.export.close()
+        self.session.close()
 
     def _choose_view(self, view: str | None) -> None:
         if view:
@@ -223,14 +236,20 @@ def build(arguments: list[str]) -> pmui.Page:
     """The page of a new visitor, connected to the document being served."""
     location = pn.state.location
     state = from_query(location.search) if location is not None else {}
-    session = Session(library(tuple(arguments)), deliver=Delivery(pn.state.curdoc), **state)
+    document = pn.state.curdoc
+    deliver = Delivery(document)
+    session = Session(library(tuple(arguments)), deliver=deliver, **state)
     pn.config.exception_handler = session.fail
     session.start()
-    explorer = Explorer(session)
+
+    def after(seconds: float, work: Callable[[], None]) -> None:
+        document.add_timeout_callback(lambda: deliver(work), max(1, round(1000 * seconds)))
+
+    explorer = Explorer(session, after)
     if location is not None:
         pn.state.onload(lambda: connect(session, location))
     pn.state.add_periodic_callback(session.look, period=LOOK_EVERY)
-    pn.state.on_session_destroyed(lambda _: session.close())
+    pn.state.on_session_destroyed(lambda _: explorer.close())
     return explorer.page
 
 

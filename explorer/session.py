@@ -201,6 +201,7 @@ class Session(param.Parameterized):
         self._identity: tuple[str, str] = ("", "")
         self._prefetched: tuple[object, ...] = ()
         self._direction = 1
+        self._ahead = 1
         self._closed = False
         self._correcting = False
         self._latest = {
@@ -239,6 +240,10 @@ class Session(param.Parameterized):
         self._closed = True
         self._generation += 1
         self._desk.close()
+
+    def background(self) -> Latest:
+        """For work of a view that takes time: it runs in the library's threads and comes back to the page's."""
+        return Latest(self.library.submit, self._later)
 
     def fail(self, error: BaseException) -> None:
         """Turn an exception into a message on the page."""
@@ -627,24 +632,32 @@ class Session(param.Parameterized):
         if not snapshot.computing:
             self._prefetch(snapshot)
 
+    def look_ahead(self, hours: int) -> None:
+        """Make so many hours beforehand from now on; several for going forward without a pause."""
+        self._ahead = hours
+        if hours > 1:
+            self._direction = 1
+            if self.snapshot is not None and not self.snapshot.computing:
+                self._prefetch(self.snapshot)
+
     def _prefetch(self, snapshot: Snapshot) -> None:
-        """Make the next hour in the direction of travel, so that going on is instant."""
-        index = self.position() + self._direction
-        if not 0 <= index < self.hours.size:
-            return
-        hour = self.hours[index]
-        opened = snapshot.opened
+        """Make the next hours in the direction of travel, so that going on is instant."""
+        index, opened = self.position(), snapshot.opened
         # Members are sampled when an hour is looked at: they cost much, and others may be waiting.
         made = [field.key for field in snapshot.fields if field.piece is None]
-        keys = [key for key in made if self.library.peek(opened, hour, key) is None]
-        mark = (opened.identity, hour, *keys)
-        if not keys or mark == self._prefetched:
+        places = [index + self._direction * count for count in range(1, self._ahead + 1)]
+        hours = [self.hours[place] for place in places if 0 <= place < self.hours.size]
+        wanted = [
+            (hour, key) for hour in hours for key in made if self.library.peek(opened, hour, key) is None
+        ]
+        mark = (opened.identity, *wanted)
+        if not wanted or mark == self._prefetched:
             return
         self._prefetched = mark
         generation = self._generation
 
         def work() -> None:
-            for key in keys:
+            for hour, key in wanted:
                 if generation != self._generation:
                     return
                 try:

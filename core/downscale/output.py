@@ -22,7 +22,7 @@ from zarr.codecs import BloscCodec
 
 from core import __version__
 from core.data.store import grid_mapping_attrs
-from core.domain import Domain
+from core.domain import Domain, Grid
 from core.downscale.base import DownscaleError
 from core.variables import VARIABLES
 
@@ -38,12 +38,13 @@ class Source:
     """One downscaler's part of a file.
 
     ``targets`` and ``members`` are what it gives, ``attrs`` say where the fields come from (model, hash of
-    its file, sampler, seed).
+    its file, sampler, seed). The fields lie on ``grid``, by default the fine grid of the domain.
     """
 
     targets: tuple[str, ...]
     members: tuple[int, ...]
     attrs: Mapping[str, str | int | float] = field(default_factory=dict)
+    grid: Grid | None = None
 
 
 def check_output(path: str | Path, *, overwrite: bool = False) -> None:
@@ -56,7 +57,7 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
 
 
 class FieldFile:
-    """A file of fine fields (member, time, y, x), float32, with coordinates, CRS and provenance.
+    """A file of fields (member, time, y, x), float32, with coordinates, CRS and provenance.
 
     Places are given twice, as CF-1.11 asks of projected grids (section 5.2): by x and y [m] with the CRS, and
     by ``latitude`` and ``longitude`` (y, x) of the cell centres on WGS 84 [degrees], float32: to half a
@@ -103,14 +104,14 @@ class FieldFile:
             history = f"{now} downscaled by tramontana {__version__}"
             self._backend.attrs("", {"Conventions": "CF-1.11", "history": history, **attrs})
             for key, source in sources.items():
-                self._define(self._groups[key], domain, times, source)
+                self._define(self._groups[key], source.grid or domain.fine, times, source)
         except BaseException as error:
             self._abandon()
             if isinstance(error, WRITE_ERRORS):
                 raise self._unwritten(error) from error
             raise
 
-    def _define(self, group: str, domain: Domain, times: Times, source: Source) -> None:
+    def _define(self, group: str, grid: Grid, times: Times, source: Source) -> None:
         backend = self._backend
         backend.attrs(group, source.attrs)
         members = np.asarray(source.members, np.int32)
@@ -127,14 +128,14 @@ class FieldFile:
                     "axis": "T",
                 },
             ),
-            ("y", domain.fine.y, _axis("y")),
-            ("x", domain.fine.x, _axis("x")),
+            ("y", grid.y, _axis("y")),
+            ("x", grid.x, _axis("x")),
         ):
             backend.coordinate(group, name, (name,), values, attrs)
-        for name, degrees in (("latitude", domain.fine.latitude), ("longitude", domain.fine.longitude)):
+        for name, degrees in (("latitude", grid.latitude), ("longitude", grid.longitude)):
             backend.coordinate(group, name, ("y", "x"), degrees.astype(np.float32), _PLACES[name])
-        backend.scalar(group, "spatial_ref", grid_mapping_attrs(domain.fine))
-        shape = (members.size, times.size, *domain.fine.shape)
+        backend.scalar(group, "spatial_ref", grid_mapping_attrs(grid))
+        shape = (members.size, times.size, *grid.shape)
         for name in source.targets:
             links = {"grid_mapping": "spatial_ref", "coordinates": " ".join(_PLACES)}
             backend.field(group, name, shape, {**VARIABLES[name].attrs, **links})

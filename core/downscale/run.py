@@ -86,14 +86,9 @@ def downscale_to_file(
     place, taken = Path(path).resolve(), store.path.resolve()
     if place == taken or place in taken.parents or taken in place.parents:
         raise DownscaleError(f"{path} and the store {store.path} lie in each other; give another name.")
-    sources = {d.key: _source(store, d, members, sampling, noise) for d in downscalers}
+    sources = {d.key: describe_source(store, d, members, sampling, noise) for d in downscalers}
     names = ", ".join(downscaler.label for downscaler in downscalers)
-    attrs: dict[str, str | int | float] = {
-        "title": f"{names} on {store.attrs.get('title', store.path.name)}",
-        "data_source": str(store.attrs.get("source", "")),
-        "data_fingerprint": str(store.attrs.get("fingerprint", "")),
-        "synthetic": int(bool(store.attrs.get("synthetic"))),
-    }
+    attrs = describe_data(store, names)
 
     def events() -> Generator[RunProgress, None, None]:
         total = sum(len(source.members) for source in sources.values()) * times.size
@@ -145,13 +140,24 @@ def _fields(
                 file.write(downscaler.key, event)
 
 
-def _source(
+def describe_data(store: Store, names: str) -> dict[str, str | int | float]:
+    """Global attributes of a file with fields called ``names``: which data they belong to."""
+    return {
+        "title": f"{names} on {store.attrs.get('title', store.path.name)}",
+        "data_source": str(store.attrs.get("source", "")),
+        "data_fingerprint": str(store.attrs.get("fingerprint", "")),
+        "synthetic": int(bool(store.attrs.get("synthetic"))),
+    }
+
+
+def describe_source(
     store: Store,
     downscaler: Downscaler,
     members: Sequence[int],
     sampling: Sampling,
-    noise: NoiseFile | None,
+    noise: NoiseFile | None = None,
 ) -> Source:
+    """What a downscaler gives on a store, with attributes that say how: model and its hash, sampler, seed."""
     targets = downscaler.targets
     attrs: dict[str, str | int | float] = {"downscaler": downscaler.label}
     if isinstance(downscaler, NetworkDownscaler):

@@ -9,6 +9,7 @@ import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 
+from explorer.player import SPEEDS, Player
 from explorer.session import DIFFERENCE, FIELDS, Session, show_hour
 from explorer.style import SEQUENTIAL, block, text
 from explorer.views.sampling import SamplingControls
@@ -28,9 +29,10 @@ DAYTIME_NAMES = {"Any time": "all", "06–17 UTC": "day", "18–05 UTC": "night"
 class Sidebar(pn.viewable.Viewer):
     """Widgets in both directions with a session: they change it, and follow it."""
 
-    def __init__(self, session: Session, **params: Any) -> None:
+    def __init__(self, session: Session, player: Player, **params: Any) -> None:
         super().__init__(**params)
         self.session = session
+        self.player = player
         self._following = False
 
         self.store = pmui.Select(label="Store", size="small", **INNER)
@@ -41,8 +43,13 @@ class Sidebar(pn.viewable.Viewer):
             label="", show_value=False, tooltips=False, size="small", start=0, end=1,
             sizing_mode="stretch_width", margin=(8, 6, 0, 6),
         )  # fmt: skip
-        self.previous = _arrow("‹", "Previous hour")
-        self.next = _arrow("›", "Next hour")
+        self.previous = _arrow("‹", "Previous hour (← key; press ? for all keys)")
+        self.next = _arrow("›", "Next hour (→ key; press ? for all keys)")
+        self.play = pmui.Button(label="▶ Play", variant="outlined", size="small", **_half(left=True))
+        self.speed = pmui.Select(
+            label="Speed", options=SPEEDS, value=player.pause, size="small", **_half(left=False),
+            description="Shortest time that each hour is shown while playing: slow 2 s, normal 1 s, fast ½ s.",
+        )  # fmt: skip
         self.date = pmui.DatePicker(label="Date", size="small", width=None, **INNER)
         self.season = pmui.Select(label="Season", options=SEASON_NAMES, size="small", **_half(left=True))
         self.daytime = pmui.Select(
@@ -73,6 +80,9 @@ class Sidebar(pn.viewable.Viewer):
                 self.previous, self.slider, self.next,
                 sizing_mode="stretch_width", margin=(2, 8, 10, 8), styles={"align-items": "center"},
             ),
+            pn.Row(
+                self.play, self.speed, sizing_mode="stretch_width", margin=0, styles={"align-items": "center"}
+            ),
             self.date, pn.Row(self.season, self.daytime, sizing_mode="stretch_width", margin=(0, 0)),
             _title("Downscalers"), self.models, self.sampling,
             _title("Show"), self.variable, self.region, self.mode, self.reference, self.no_truth,
@@ -81,6 +91,11 @@ class Sidebar(pn.viewable.Viewer):
         )  # fmt: skip
         self._follow_session()
         self._listen()
+        self.play.on_click(lambda _: player.toggle())
+        self.speed.param.watch(lambda event: player.param.update(pause=event.new), "value")
+        player.param.watch(self._update_play, "playing")
+        session.param.watch(self._update_play, "hours")
+        self._update_play()
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._layout
@@ -146,6 +161,17 @@ class Sidebar(pn.viewable.Viewer):
         current = session.current
         self.date.value = None if current is None else current.astype("datetime64[D]").item()
         self.date.disabled = not days
+
+    def _update_play(self, *_: object) -> None:
+        playing = self.player.playing
+        # The description is the name of the button for a screen reader, so it begins with the label.
+        self.play.param.update(
+            label="❚❚ Pause" if playing else "▶ Play",
+            description="Pause at this hour (space)" if playing
+            else "Play the hours on offer, one after another (space). Each is shown when it is computed; a "
+            "generative model has its first member sampled for every hour, which takes its time.",
+            disabled=self.session.hours.size < 2,
+        )  # fmt: skip
 
     def _say_hour(self, index: int) -> None:
         hours = self.session.hours
