@@ -863,6 +863,9 @@ def explore(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints; by default those that ship.")
     ] = None,
+    stations: Annotated[
+        Path | None, typer.Option(help="CSV of station observations to compare with; see docs/stations.md.")
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5006,
     address: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "localhost",
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
@@ -881,9 +884,15 @@ def explore(
     for path in stores or []:
         if not path.is_dir():
             open_store(path)
+    if stations is not None:
+        from core.data.stations import read_stations
+
+        found = read_stations(stations)  # what is wrong with it is better said here than on the page
+        for remark in found.remarks:
+            say(f"{stations}: {remark}", err)
     from explorer.serve import serve
 
-    serve(stores or [], checkpoints, port=port, address=address, open_browser=open_browser)
+    serve(stores or [], checkpoints, port=port, address=address, open_browser=open_browser, stations=stations)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def from_query(query: str) -> dict[str, Any]:
     found: dict[str, Any] = {name: word for name, word in words.items() if name in Session.STATE}
     if "models" in found:
         found["models"] = [key for key in found["models"].split(",") if key]
-    for name in ("limits", "fit"):
+    for name in ("limits", "fit", "point"):
         if name in found:
             try:
                 found[name] = [float(number) for number in found[name].split(",")]

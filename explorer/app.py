@@ -1,4 +1,4 @@
-"""What ``panel serve explorer/app.py`` opens; stores and ``--checkpoints`` follow ``--args``."""
+"""What ``panel serve explorer/app.py`` opens; stores and ``--checkpoints``, ``--stations`` follow ``--args``."""
 
 import os
 import sys

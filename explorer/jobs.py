@@ -166,7 +166,8 @@ class Job:
     @property
     def missing(self) -> list[Piece]:
         """Pieces that are not made yet."""
-        return [piece for piece in self.pieces if piece not in self.progress.made]
+        made = set(self.progress.made)
+        return [piece for piece in self.pieces if piece not in made]
 
     def change(self, now: float, *, urgent: bool = True, **values: object) -> None:
         """Another state of progress; reported now where ``urgent``, else unless that was just done."""

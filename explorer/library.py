@@ -228,7 +228,9 @@ class Library:
             raise StoreError(f"The downscaler {key!r} is not there any more.")
         if downscaler.stochastic:
             raise StoreError(f"Fields of {downscaler.label} are sampled, member by member.")
-        return _arrays(downscaler.downscale(opened.read(COARSE, hour), opened.static, opened.domain))
+        # An interpolation needs a few of the predictors, and reading all of them takes longer than it does.
+        names = [name for name in downscaler.inputs if name in opened.store.contents.predictors]
+        return _arrays(downscaler.downscale(opened.read(COARSE, hour, names), opened.static, opened.domain))
 
     # ---------------------------------------------------------------- members
 

@@ -13,7 +13,7 @@ import panel as pn
 import panel_material_ui as pmui
 
 from explorer.address import connect, from_query
-from explorer.batch import Delivery
+from explorer.batch import Delivery, together
 from explorer.library import Library
 from explorer.player import After, Player
 from explorer.session import Session
@@ -25,6 +25,7 @@ from explorer.views.export import ExportDialog
 from explorer.views.flux import FluxView
 from explorer.views.keys import Keys
 from explorer.views.maps import Maps
+from explorer.views.point import PointView
 from explorer.views.sidebar import WIDTH, Sidebar
 from explorer.views.spectra import SpectraView
 
@@ -79,6 +80,7 @@ class Explorer:
                 "Flux": "flux",
                 "Scores": "scores",
                 "Ensemble": "ensemble",
+                "Point": "point",
                 "About": "about",
             },
             value=session.view,
@@ -170,6 +172,11 @@ class Explorer:
 
         Views are made when they are first looked at, and stay, hidden while another shows.
         """
+        # In one message: a change of a new view may otherwise overtake the view itself.
+        with together():
+            self._place_body()
+
+    def _place_body(self) -> None:
         session = self.session
         self._switch.value = session.view
         problem = session.problem
@@ -195,6 +202,8 @@ class Explorer:
             return FluxView(self.session)
         if view == "ensemble":
             return EnsembleView(self.session)
+        if view == "point":
+            return PointView(self.session)
         from explorer.views.scores import Scores  # brings HoloViews, which only this view needs
 
         return Scores(self.session)

@@ -62,6 +62,7 @@ def command(
     port: int,
     address: str = "localhost",
     open_browser: bool = True,
+    stations: str | Path | None = None,
 ) -> list[str]:
     """The arguments of the ``panel`` command that serve the page."""
     everywhere = address in ("", "0.0.0.0", "::")
@@ -75,6 +76,7 @@ def command(
     arguments += ["--show"] if open_browser else []
     tail = [str(Path(store).absolute()) for store in stores]
     tail += ["--checkpoints", str(Path(checkpoints).absolute())] if checkpoints else []
+    tail += ["--stations", str(Path(stations).absolute())] if stations else []
     return [*arguments, "--args", *tail] if tail else arguments
 
 
@@ -86,6 +88,7 @@ def serve(
     address: str = "localhost",
     open_browser: bool = True,
     say: Callable[[str], None] = print,
+    stations: str | Path | None = None,
 ) -> None:
     """Serve the page until interrupted; equals ``panel serve explorer/app.py`` with sane options.
 
@@ -99,7 +102,9 @@ def serve(
     say(f"The explorer is at http://{shown}:{chosen}/app (Ctrl-C stops it).")
     from panel.command import main
 
-    arguments = command(stores, checkpoints, port=chosen, address=address, open_browser=open_browser)
+    arguments = command(
+        stores, checkpoints, port=chosen, address=address, open_browser=open_browser, stations=stations
+    )
     before = sys.argv
     sys.argv = ["panel", *arguments]  # where the command of Panel looks for its arguments
     try:

@@ -26,18 +26,20 @@ from explorer.fluxes import VARIANTS, compute_fluxes
 from explorer.jobs import MOST_MEMBERS, MOST_SEED, MOST_STEPS, SAMPLERS, Draw, Piece, Preview
 from explorer.jobs import sentence as _plain
 from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
+from explorer.points import SPANS, is_point
 from explorer.quantities import QUANTITIES, FloatField, Quantity
 from explorer.results import Fields
 from explorer.sampling import Desk
 from explorer.scores import Score, compute_score
 from explorer.spectra import FIT, Spectra, compute_spectra
+from explorer.study import STATION_HEIGHT, PointStudy
 
 log = logging.getLogger(__name__)
 
 FIELDS = "fields"
 DIFFERENCE = "difference"
 MODES = (FIELDS, DIFFERENCE)
-VIEWS = ("maps", "spectra", "flux", "scores", "ensemble", "about")
+VIEWS = ("maps", "spectra", "flux", "scores", "ensemble", "point", "about")
 THEMES = ("light", "dark")
 SEASONS: dict[str, tuple[int, ...]] = {
     "all": tuple(range(1, 13)),
@@ -163,6 +165,11 @@ class Session(param.Parameterized):
     cells = param.Integer(
         default=0, doc="Side of its supergrid cells [coarse pixels]; 0 for the variant's own."
     )
+    point = param.List(default=None, allow_None=True, doc="Chosen longitude and latitude [degrees], or None.")
+    span = param.String(default="day", doc="Key of the length of the time series at the point.")
+    height = param.String(
+        default="cell", doc="Height that temperatures at stations are compared at: cell or station."
+    )
 
     stores = param.List(default=[], doc="Names of the stores on offer.")
     opened = param.Parameter(default=None, doc="The open store, or None.")
@@ -186,6 +193,7 @@ class Session(param.Parameterized):
     STATE = (
         "store", "hour", "season", "daytime", "models", "variable", "region", "mode", "reference", "palette",
         "limits", "members", "sampler", "steps", "seed", "generator", "theme", "view", "fit", "variant", "cells",
+        "point", "span", "height",
     )  # fmt: skip
 
     def __init__(
@@ -209,6 +217,7 @@ class Session(param.Parameterized):
         }
         self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
         self._gathered: tuple[object, ...] = ()
+        self.points = PointStudy(self, self._later)
 
     # ---------------------------------------------------------------- life
 
@@ -225,6 +234,7 @@ class Session(param.Parameterized):
         self._list_stores()
         self._open()
         self._await_catalogue()
+        self.points.start()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to another state, such as that of an address; what it leaves out goes to its default."""
@@ -240,6 +250,7 @@ class Session(param.Parameterized):
         self._closed = True
         self._generation += 1
         self._desk.close()
+        self.points.close()
 
     def background(self) -> Latest:
         """For work of a view that takes time: it runs in the library's threads and comes back to the page's."""
@@ -361,6 +372,7 @@ class Session(param.Parameterized):
             "sampler": SAMPLERS, "members": range(1, MOST_MEMBERS + 1), "steps": range(1, MOST_STEPS + 1),
             "seed": range(MOST_SEED + 1),
         }  # fmt: skip
+        allowed |= {"span": SPANS, "height": ("cell", STATION_HEIGHT)}
         for name, words in allowed.items():
             if getattr(self, name) not in words:
                 setattr(self, name, self.param[name].default)
@@ -373,6 +385,8 @@ class Session(param.Parameterized):
             self.fit = list(FIT)
         if self.cells < 0:
             self.cells = 0
+        if self.point is not None and not is_point(self.point):
+            self.point = None
 
     # ---------------------------------------------------------------- stores and hours
 
@@ -798,6 +812,11 @@ class Session(param.Parameterized):
         self._desk.ask([self.piece(choice, member) for member in self._numbers])
         self._request()
 
+    def sample_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Sample these members, of whichever hours; ``progress`` tells how it goes."""
+        self._desk.ask(pieces)
+        self._request()
+
     def cancel_sampling(self) -> None:
         """Stop after the step at work; members that are made stay."""
         self._desk.cancel()
@@ -833,6 +852,7 @@ class Session(param.Parameterized):
             )
             self._publish(replace(snapshot, fields=fields))
         self._gather()
+        self.points.on_member(piece)
 
     def _on_progress(self) -> None:
         self.param.update(progress=self._desk.progress, preview=self._desk.preview)

@@ -13,6 +13,7 @@ from core.assets import shipped_checkpoints
 
 STORES_VARIABLE = "TRAMONTANA_STORES"
 CHECKPOINTS_VARIABLE = "TRAMONTANA_CHECKPOINTS"
+STATIONS_VARIABLE = "TRAMONTANA_STATIONS"
 DEFAULT_STORES = "data/*.zarr"
 
 
@@ -24,12 +25,13 @@ class SettingsError(ValueError):
 class Settings:
     """The stores named at the start, or none for all of ``data/*.zarr``, and the checkpoint folder.
 
-    ``folder`` is what relative defaults are looked up in.
+    ``folder`` is what relative defaults are looked up in, ``stations`` a file of observations or None.
     """
 
     stores: tuple[Path, ...]
     checkpoints: Path
     folder: Path
+    stations: Path | None = None
 
     def find_stores(self) -> dict[str, Path]:
         """Stores on offer by short name; looked up anew each time, so that new ones appear.
@@ -49,22 +51,25 @@ class _Parser(argparse.ArgumentParser):
 def parse(
     arguments: Sequence[str], environment: Mapping[str, str] = os.environ, folder: Path | None = None
 ) -> Settings:
-    """Settings from ``STORE... [--checkpoints DIR]``, then environment variables, then defaults.
+    """Settings from ``STORE... [--checkpoints DIR] [--stations FILE]``, then environment variables, then defaults.
 
-    ``TRAMONTANA_STORES`` holds paths separated as in ``PATH``, ``TRAMONTANA_CHECKPOINTS`` a folder. Raises
-    SettingsError for an option that does not exist.
+    ``TRAMONTANA_STORES`` holds paths separated as in ``PATH``, ``TRAMONTANA_CHECKPOINTS`` a folder,
+    ``TRAMONTANA_STATIONS`` a file. Raises SettingsError for an option that does not exist.
     """
     folder = folder or Path.cwd()
     parser = _Parser(prog="explorer", add_help=False, allow_abbrev=False)
     parser.add_argument("stores", nargs="*")
     parser.add_argument("--checkpoints")
+    parser.add_argument("--stations")
     known = parser.parse_args(list(arguments))
     stores = known.stores or [
         item for item in environment.get(STORES_VARIABLE, "").split(os.pathsep) if item.strip()
     ]
     checkpoints = known.checkpoints or environment.get(CHECKPOINTS_VARIABLE)
+    stations = known.stations or environment.get(STATIONS_VARIABLE)
     return Settings(
         tuple(dict.fromkeys((folder / store).resolve() for store in stores)),
         (folder / checkpoints).resolve() if checkpoints else shipped_checkpoints(),
         folder,
+        (folder / stations).resolve() if stations else None,
     )

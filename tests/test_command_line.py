@@ -515,7 +515,18 @@ def test_explore_serves_what_it_is_told(run, served):
     words = ("--checkpoints", "models", "--port", 5010, "--address", "0.0.0.0", "--no-open")
     assert run("explore", "a.zarr", "b.zarr", *words).status == 0
     options = {"checkpoints": Path("models"), "port": 5010, "address": "0.0.0.0", "open_browser": False}
-    assert served == [([Path("a.zarr"), Path("b.zarr")], options)]
+    assert served == [([Path("a.zarr"), Path("b.zarr")], options | {"stations": None})]
+
+
+def test_explore_reads_a_file_of_stations_before_it_serves(run, served):
+    Path("good.csv").write_text("time,lon,lat,elevation,t2m\n2021-03-16T12:00Z,9,45,100,280\n")
+    Path("bad.csv").write_text("time,lon,lat,elevation,t2m\n2021-03-16T12:00Z,9,45,100,12\n")
+    assert run("explore", "--stations", "good.csv", "--no-open").status == 0
+    assert served[0][1]["stations"] == Path("good.csv")
+    ended = run("explore", "--stations", "bad.csv", "--no-open")
+    assert ended.status == 1
+    assert ended.err.startswith("Error: bad.csv can't be used: 1 of 1 row is bad. Line 2: t2m '12' is")
+    assert len(served) == 1
 
 
 @pytest.mark.parametrize(
@@ -542,7 +553,7 @@ def test_explore_of_what_is_not_there_ends_before_the_server_starts(run, served,
 def test_explore_without_anything(run, served):
     assert run("explore").status == 0
     options = {"checkpoints": None, "port": 5006, "address": "localhost", "open_browser": True}
-    assert served == [([], options)]
+    assert served == [([], options | {"stations": None})]
 
 
 def test_explore_demo_makes_the_store_once(run, served, monkeypatch):

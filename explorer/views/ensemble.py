@@ -19,6 +19,7 @@ from explorer.quantities import FloatField
 from explorer.session import Session, show_hour
 from explorer.style import DIVERGING, PALETTES, SERIES, block, message, text
 from explorer.views.maps import NOTHING, Maps, colour_bar, empty_columns
+from explorer.views.marks import Shown
 from explorer.views.sampling import describe
 
 MEAN, SPREAD = "mean", "spread"
@@ -101,6 +102,8 @@ class EnsembleMaps(Maps):
             PALETTES[SPREAD_PALETTE], least, most, f"spread {quantity.difference_units}"
         )
         self.source.data = columns
+        titles = {key: "Mean" if key == MEAN else f"Member {key.split('-')[1]}" for key in fields}
+        self.marks.show(Shown(quantity, ensemble.hour, fields, titles, scale, difference=False))
 
     def _seen(self, fields: Any, domain: Domain) -> list[FloatField]:
         window = self.session.window

@@ -29,6 +29,7 @@ from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.session import DIFFERENCE, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, block, message, text
 from explorer.views.maps import CELL, FIT, colour_bar, grid_styles, join_outlines, window_columns
+from explorer.views.marks import Marks
 
 NOTHING = np.full((1, 1), np.nan)
 WIDTH, LOWEST, HIGHEST = 860, 190, 330
@@ -76,6 +77,7 @@ class FluxView(pn.viewable.Viewer):
             palette=list(DIVERGING), low=-1, high=1, nan_color="rgba(0, 0, 0, 0)", name="flux-colours"
         )
         self._reader = CustomJSHover(args={"source": self.source}, code=READ)
+        self._marks = Marks(session, "flux-")
 
         self._head = block(min_width=200)
         self.variant = pmui.Select(
@@ -254,6 +256,7 @@ class FluxView(pn.viewable.Viewer):
             attachment="horizontal",
         )  # fmt: skip
         plot.add_tools(hover)
+        self._marks.draw_on(plot)
         arguments = {**self._frame, "frame": plot}
         resized = CustomJS(args=arguments, code="const resized = true\n" + FIT)
         plot.js_on_change("inner_width", resized)

@@ -29,12 +29,14 @@ from bokeh.plotting import figure
 from numpy.typing import NDArray
 
 from core.domain import Domain
+from core.plural import counted
 from explorer.batch import together
 from explorer.encoding import Scale, nice_ticks
 from explorer.jobs import Progress
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.session import DIFFERENCE, Field, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, PALETTES, block, text
+from explorer.views.marks import Marks, Shown
 
 CELL = {"min-height": "0", "min-width": "0"}
 NOTHING = np.zeros((1, 1), np.uint16)
@@ -148,6 +150,7 @@ class Maps(pn.viewable.Viewer):
         self._reader = CustomJSHover(args={"source": self.source, "place": self.place}, code=READ)
         self._outline_glyphs: list[Any] = []
         self._scale = Scale(0.0, 1.0)
+        self.marks = Marks(session, self.prefix)
 
         self._head = block(min_width=200)
         self._bar = block(width=74, sizing_mode="stretch_height", css_classes=["colour-bar"])
@@ -178,6 +181,7 @@ class Maps(pn.viewable.Viewer):
     def _follow(self) -> None:
         """Watch what changes less than all maps."""
         self.session.param.watch(self._update_heads, ["scores", "progress"])
+        self.session.points.param.watch(self._update_heads, ["place", "sited"])
         self.session.param.watch(self._update_preview, "preview")
 
     def _update(self, *events: Any) -> None:
@@ -256,6 +260,9 @@ class Maps(pn.viewable.Viewer):
         self.mapper.palette = scale.palette(colours, low, high)
         self.source.data = columns
         self._bar.object = colour_bar(colours, low, high, shown.units)
+        fields = {field.key: field.values for field in snapshot.fields if field.values is not None}
+        labels = {field.key: field.label for field in snapshot.fields}
+        self.marks.show(Shown(quantity, snapshot.hour, fields, labels, scale, bool(against)))
 
     def _arrange(self, snapshot: Snapshot) -> None:
         """The maps that are wanted, in order, in a grid that suits their number."""
@@ -311,6 +318,7 @@ class Maps(pn.viewable.Viewer):
         self._head.object = (
             f"<div class='head'><h2>{text(title)}</h2><span class='when'>{text(show_hour(snapshot.hour))}</span>"
             + (f"<span class='busy'>computing {text(busy)}…</span>" if busy else "")
+            + _marked(session, snapshot)
             + "</div>"
         )
         table = session.scores
@@ -424,6 +432,8 @@ class Maps(pn.viewable.Viewer):
         plot.js_on_change("inner_width", resized)
         plot.js_on_change("inner_height", resized)
         plot.js_on_event(DoubleTap, CustomJS(args=arguments, code="const resized = false\n" + FIT))
+        own = self._mapper_of(key)
+        self.marks.draw_on(plot, key, own if own is self.mapper else None)
         self._figures[key] = plot
         self._hovers[key] = hover
         self._heads[key] = block(height=24)
@@ -463,6 +473,18 @@ def join_outlines(
     x, y = points.T
     points[(x < left) | (x > right) | (y < bottom) | (y > top)] = np.nan
     return {"x": points[:, 0].astype(np.float32), "y": points[:, 1].astype(np.float32)}
+
+
+def _marked(session: Session, snapshot: Snapshot) -> str:
+    """What lies over the maps: the chosen point, and what the colours of stations mean."""
+    place, sited = session.points.place, session.points.sited
+    words = []
+    if sited is not None and sited.size and snapshot.quantity.key == "t2m":
+        what = "field minus observed" if session.mode == DIFFERENCE else "observed"
+        words.append(f"circles: {counted(sited.size, 'station')}, {what}")
+    if place is not None:
+        words.append("ring: chosen point, see Point")
+    return f"<span class='when marked'>{text(' · '.join(words))}</span>" if words else ""
 
 
 def _stage(field: Field, progress: Progress | None) -> str:

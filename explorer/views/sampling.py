@@ -131,7 +131,8 @@ def describe(session: Session) -> str:
             others = f"{progress.ahead} other visitors" if progress.ahead > 1 else "another visitor"
             return f"Waiting for the sampling of {others}."
         if progress.fields > 1:
-            parts.append(f"member {min(len(progress.made) + 1, progress.fields)} of {progress.fields}")
+            what = "member" if progress.fields <= MOST_MEMBERS else "field"  # a job may be of several hours
+            parts.append(f"{what} {min(len(progress.made) + 1, progress.fields)} of {progress.fields}")
         parts.append(f"step {progress.step} of {progress.steps}" if progress.steps else "preparing")
         if progress.left is not None:
             parts.append(f"{show_seconds(progress.left)} left")

@@ -60,3 +60,5 @@ def test_passes_stores_and_checkpoints_on():
     arguments = command(["/d/a.zarr", "/d/b.zarr"], "/m", port=5006)
     assert arguments[arguments.index("--args") + 1 :] == ["/d/a.zarr", "/d/b.zarr", "--checkpoints", "/m"]
     assert "--show" in arguments
+    arguments = command(["/d/a.zarr"], port=5006, stations="/d/obs.csv")
+    assert arguments[-3:] == ["/d/a.zarr", "--stations", "/d/obs.csv"]

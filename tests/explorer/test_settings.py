@@ -36,3 +36,10 @@ def test_stores_of_the_same_name_are_told_apart_by_path(tmp_path: Path):
 def test_unknown_option_is_refused_in_a_sentence(tmp_path: Path):
     with pytest.raises(SettingsError, match=r"does not understand its arguments: .*--colour"):
         parse(["--colour", "red"], {}, tmp_path)
+
+
+def test_a_file_of_stations_is_named_by_an_option_or_the_environment(tmp_path: Path):
+    assert parse([], {}, tmp_path).stations is None
+    named = {"TRAMONTANA_STATIONS": "far.csv"}
+    assert parse([], named, tmp_path).stations == tmp_path / "far.csv"
+    assert parse(["a.zarr", "--stations", "obs.csv"], named, tmp_path).stations == tmp_path / "obs.csv"
