@@ -525,7 +525,7 @@ def test_explore_serves_what_it_is_told(run, served):
         (("there.zarr", "nowhere.zarr"), "There is no store at nowhere.zarr. Make one with"),
         (
             ("a.safetensors",),
-            "a.safetensors is no store. See a model file with `tramontana checkpoint show`.",
+            "a.safetensors is not a Tramontana checkpoint.",
         ),
     ],
 )
