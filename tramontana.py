@@ -859,7 +859,10 @@ def checkpoint_verify(
 
 @app.command()
 def explore(
-    stores: Annotated[list[Path] | None, typer.Argument(help="Stores; by default data/*.zarr.")] = None,
+    stores: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Stores, by default data/*.zarr; further model files (.safetensors)."),
+    ] = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints; by default those that ship.")
     ] = None,
@@ -872,9 +875,36 @@ def explore(
     demo_store: Annotated[
         bool, typer.Option("--demo", help="First make (or finish) the demo store if none is named.")
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder where results are kept; by default ~/.cache/tramontana/results."),
+    ] = None,
+    cache_gb: Annotated[
+        float | None, typer.Option(min=0, help="Its size [10^9 bytes], 5 by default; 0 keeps nothing.")
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Show what was sampled before; sample and upload nothing.")
+    ] = False,
+    most_members: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Members that a visitor may sample, 16 by default.")
+    ] = None,
+    most_steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Steps of the sampler that a visitor may ask for.")
+    ] = None,
+    most_jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Models that wait to be sampled, per visitor; 12."),
+    ] = None,
+    most_upload_mb: Annotated[
+        int | None,
+        typer.Option(min=0, help="Largest model to upload [10^6 bytes], 500; 0 for none."),
+    ] = None,
+    allow_upload: Annotated[
+        bool, typer.Option("--allow-upload", help="Let visitors of other machines upload models.")
+    ] = False,
 ) -> None:
-    """Open the explorer in a browser (the same as `panel serve explorer/app.py`)."""
-    if demo_store and not stores:
+    """Open the explorer in a browser (the same as `panel serve explorer/app.py`; see docs/serving.md)."""
+    if demo_store and not any(path.suffix != ".safetensors" for path in stores or []):
         from core.data.store import Store
 
         if not DEMO_STORE.exists() or not Store.open(DEMO_STORE).hours.size:
@@ -882,7 +912,11 @@ def explore(
             demo()
     check_folder(checkpoints)
     for path in stores or []:
-        if not path.is_dir():
+        if path.suffix == ".safetensors":
+            from core.checkpoint import read_header
+
+            read_header(path)
+        elif not path.is_dir():
             open_store(path)
     if stations is not None:
         from core.data.stations import read_stations
@@ -892,7 +926,19 @@ def explore(
             say(f"{stations}: {remark}", err)
     from explorer.serve import serve
 
-    serve(stores or [], checkpoints, port=port, address=address, open_browser=open_browser, stations=stations)
+    settings = {
+        "stations": stations,
+        "cache": cache,
+        "cache_gb": cache_gb,
+        "read_only": read_only or None,
+        "most_members": most_members,
+        "most_steps": most_steps,
+        "most_jobs": most_jobs,
+        "most_upload_mb": most_upload_mb,
+        "allow_upload": allow_upload or None,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    serve(stores or [], checkpoints, port=port, address=address, open_browser=open_browser, **given)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Members of generative downscalers, sampled in the background for everybody who looks at the page.
 
 One thread samples; visitors take turns, one batch of members each, so that somebody who asks for sixteen does
-not keep others waiting for long. What one visitor had sampled is there for the next one at once. This module
-knows no network: a :class:`Source` samples, and keeps what was made.
+not keep others waiting for long. What one visitor had sampled is there for the next one at once; a second
+thread brings back what is kept on disk, so that nobody waits for a turn who needs none. This module knows no
+network: a :class:`Source` samples, and keeps what was made.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from threading import Condition, Event, Thread
+from threading import Condition, Event, RLock, Thread
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -39,6 +41,8 @@ PREVIEW_EVERY = 1.0
 """Seconds between two previews of an emerging field, at least."""
 PREVIEW_SHARE = 0.25
 """Part of the time that previews may take where decoding one is slow."""
+
+TOO_MANY = "Too many models of yours wait to be sampled; ask again when some are done"
 
 WAITING, RUNNING, DONE, CANCELLED, FAILED = "waiting", "running", "done", "cancelled", "failed"
 
@@ -72,10 +76,19 @@ class Piece:
 
 
 class Source(Protocol):
-    """Where members come from and where they are kept; called from the sampling thread alone but ``peek``."""
+    """Where members come from and where they are kept; called from the threads of :class:`Jobs`, and
+    ``peek_member`` from any.
+
+    ``keeps_on_disk`` says whether ``find_member`` can find more than ``peek_member``.
+    """
+
+    keeps_on_disk: bool
 
     def peek_member(self, piece: Piece) -> Fields | None:
-        """The member if it is there already."""
+        """The member if it is in memory."""
+
+    def find_member(self, piece: Piece) -> Fields | None:
+        """The member if it is there already, in memory or on disk; may take a moment."""
 
     def keep_member(self, piece: Piece, fields: Fields) -> None:
         """Remember a member for everybody."""
@@ -144,15 +157,26 @@ Tell = Callable[["Job", Progress], None]
 class Job:
     """Members that one visitor wants.
 
-    ``tell`` is called with every report of ``progress``, mostly from the sampling thread. An ``urgent`` job
-    comes before the others of the same owner, from the next batch on.
+    ``tell`` is called with every report of ``progress``, mostly from the threads of :class:`Jobs`. An
+    ``urgent`` job comes before the others of the same owner, from the next batch on. One with ``only_kept``
+    brings back what was made before, and is done without the rest.
     """
 
-    def __init__(self, owner: Hashable, pieces: Sequence[Piece], tell: Tell, *, urgent: bool = False) -> None:
+    def __init__(
+        self,
+        owner: Hashable,
+        pieces: Sequence[Piece],
+        tell: Tell,
+        *,
+        urgent: bool = False,
+        only_kept: bool = False,
+    ) -> None:
         self.owner = owner
         self.pieces = tuple(pieces)
         self.urgent = urgent
+        self.only_kept = only_kept
         self.cancelled = Event()
+        self._lock = RLock()
         self.progress = Progress(
             WAITING, (), len(self.pieces), total=float(sum(piece.draw.steps for piece in self.pieces))
         )
@@ -171,7 +195,8 @@ class Job:
 
     def change(self, now: float, *, urgent: bool = True, **values: object) -> None:
         """Another state of progress; reported now where ``urgent``, else unless that was just done."""
-        self.progress = replace(self.progress, **values)
+        with self._lock:
+            self.progress = replace(self.progress, **values)
         if urgent or now - self._told >= TELL_EVERY:
             self._told = now
             try:
@@ -198,9 +223,11 @@ class Job:
 
     def have(self, now: float, pieces: Sequence[Piece]) -> None:
         """These pieces are there."""
-        made = (*self.progress.made, *(piece for piece in pieces if piece not in self.progress.made))
-        done = self.progress.total * len(made) / len(self.pieces)
-        self.change(now, made=made, done=done, preview=None)
+        with self._lock:
+            made = (*self.progress.made, *(piece for piece in pieces if piece not in self.progress.made))
+            done = self.progress.total * len(made) / len(self.pieces)
+            self.progress = replace(self.progress, made=made, done=done, preview=None)
+        self.change(now)
 
     def due(self, now: float) -> bool:
         """Whether it is time for a preview."""
@@ -215,15 +242,27 @@ class Job:
 
 
 class Jobs:
-    """The queue and the thread of one process.
+    """The queue and the threads of one process.
 
-    The thread lives while there is work. ``clock`` is for tests.
+    The sampling thread lives while there is work. ``refusal`` is why nothing new is sampled, empty where that
+    may be; ``most_jobs`` are how many of one owner may wait or run. ``clock`` is for tests.
     """
 
-    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: Source,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        refusal: str = "",
+        most_jobs: int | None = None,
+    ) -> None:
         self._source = source
         self._clock = clock
+        self._refusal = refusal
+        self._most_jobs = most_jobs
         self._changed = Condition()
+        self._looking: list[Job] = []
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._queues: dict[Hashable, list[Job]] = {}
         self._turns: deque[Hashable] = deque()
         self._current: Job | None = None
@@ -233,14 +272,53 @@ class Jobs:
     def submit(self, job: Job) -> None:
         """Have a job done; returns at once."""
         with self._changed:
-            if job.owner not in self._queues:
-                self._queues[job.owner] = []
-                self._turns.append(job.owner)
-            self._queues[job.owner].append(job)
-            job.progress = replace(job.progress, ahead=len(self._turns) - 1)
-            if self._thread is None:
-                self._thread = Thread(target=self._work, name="sample", daemon=True)
-                self._thread.start()
+            if self._source.keeps_on_disk or job.only_kept or self._refusal or self._too_many(job.owner):
+                self._looking.append(job)
+                self._looker.submit(self._look, job)
+            else:
+                self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        if job.owner not in self._queues:
+            self._queues[job.owner] = []
+            self._turns.append(job.owner)
+        self._queues[job.owner].append(job)
+        job.progress = replace(job.progress, ahead=len(self._turns) - 1)
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="sample", daemon=True)
+            self._thread.start()
+
+    def _too_many(self, owner: Hashable) -> bool:
+        return self._most_jobs is not None and len(self._queues.get(owner, ())) >= self._most_jobs
+
+    def _look(self, job: Job) -> None:
+        """Bring back what is kept of a job, and queue it for the rest, or say why that is not done."""
+        try:
+            for piece in job.missing:
+                if job.cancelled.is_set():
+                    break
+                if self._source.find_member(piece) is not None:
+                    job.have(self._clock(), [piece])
+        except Exception as error:  # what can't be brought back is sampled, or fails there with a reason
+            log.warning("A member that is kept could not be looked for.", exc_info=error)
+        ending: dict[str, object] = {"state": DONE}
+        with self._changed:
+            if job not in self._looking:  # it was cancelled
+                return
+            if job.missing and not job.only_kept:
+                if self._refusal:
+                    ending = {"state": FAILED, "problem": self._refusal}
+                elif self._too_many(job.owner):
+                    ending = {"state": FAILED, "problem": f"{TOO_MANY} ({self._most_jobs} at a time)."}
+                else:
+                    ending = {}
+            if not ending:
+                self._looking.remove(job)
+                self._enqueue(job)
+        job.change(self._clock(), **ending)
+        if ending:
+            with self._changed:
+                self._remove(job)
 
     def cancel(self, job: Job) -> None:
         """Stop a job: now where it waits, after the step at work where it runs. Made members are kept."""
@@ -255,14 +333,14 @@ class Jobs:
     def leave(self, owner: Hashable) -> None:
         """Stop everything that ``owner`` asked for."""
         with self._changed:
-            jobs = list(self._queues.get(owner, ()))
+            jobs = [*self._queues.get(owner, ()), *(job for job in self._looking if job.owner == owner)]
         for job in jobs:
             self.cancel(job)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is nothing to do; False where that takes longer than ``timeout`` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._thread is None, timeout)
+            return self._changed.wait_for(lambda: self._thread is None and not self._looking, timeout)
 
     # ---------------------------------------------------------------- the thread
 
@@ -294,7 +372,7 @@ class Jobs:
 
     def _take_turn(self, job: Job) -> None:
         """Make one batch of members of a job."""
-        there = [piece for piece in job.missing if self._source.peek_member(piece) is not None]
+        there = [piece for piece in job.missing if self._source.find_member(piece) is not None]
         if there:
             job.have(self._clock(), there)
         missing = job.missing
@@ -350,6 +428,9 @@ class Jobs:
         job.change(self._clock(), state=state, preview=None, left=None, **values)
 
     def _remove(self, job: Job) -> None:
+        if job in self._looking:
+            self._looking.remove(job)
+            self._changed.notify_all()
         jobs = self._queues.get(job.owner, [])
         if job in jobs:
             jobs.remove(job)

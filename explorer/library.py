@@ -5,11 +5,13 @@ Everything here is slow the first time and shared afterwards, and may be called 
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, RLock
@@ -19,19 +21,23 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from core import __version__
 from core.data.store import Store, StoreError
 from core.domain import Domain, Grid
 from core.outlines import load_outlines
 from core.regions import Window, windows
+from explorer.digest import digest
+from explorer.disk import Address, Disk
 from explorer.display import COARSE
 from explorer.jobs import MOST_MEMBERS, Jobs, Piece
 from explorer.results import Fields, Results
-from explorer.settings import Settings
+from explorer.settings import GB, Settings
 
 if TYPE_CHECKING:  # it may import torch, which takes seconds that the first page should not wait for
     from core.downscale import Downscaler
     from core.downscale.generative import GenerativeDownscaler
     from core.downscale.sampling import SamplingStep
+    from explorer.checkpoints import CheckpointFile
 
 TRUTH = "truth"
 QUADRATIC = "quadratic"
@@ -39,6 +45,12 @@ QUADRATIC = "quadratic"
 
 RESULTS_LIMIT = 768 * 2**20
 """Bytes of fields kept; an hour of six Italian maps takes 9 MB."""
+
+RESULTS_VERSION = 1
+"""Goes into the address of what is kept on disk; raise it where the same inputs give other fields."""
+
+HOURS_KNOWN = 4096
+"""Hours of a store whose inputs are known by their hash."""
 
 REFRESH_EVERY = 2.0
 """Seconds within which several visitors share one look at the disk."""
@@ -48,10 +60,19 @@ Line = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The downscalers found, and why other checkpoint files can't be used: (file, reason)."""
+    """The downscalers found, and why other checkpoint files can't be used: (file, reason).
+
+    ``labels`` tells downscalers apart whose own labels are equal; ``files`` are all checkpoint files.
+    """
 
     downscalers: tuple[Downscaler, ...]
     failures: tuple[tuple[Path, str], ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[CheckpointFile, ...] = ()
+
+    def label(self, downscaler: Downscaler) -> str:
+        """What the page calls a downscaler."""
+        return self.labels.get(downscaler.key, downscaler.label)
 
     def get(self, key: str) -> Downscaler | None:
         """The downscaler with this key."""
@@ -67,6 +88,7 @@ class OpenStore:
         self.store = Store.open(path)
         self._lock = RLock()
         self._looked = time.monotonic()
+        self._inputs: OrderedDict[int, str] = OrderedDict()
 
     @property
     def domain(self) -> Domain:
@@ -88,6 +110,30 @@ class OpenStore:
         """Static fields of the fine grid, or None where the store has none."""
         with self._lock:
             return self.store.read_static() if self.store.contents.statics else None
+
+    @cached_property
+    def _static_hash(self) -> str:
+        static = self.static
+        return "" if static is None else "".join(digest(static[name].values) for name in sorted(static))
+
+    def inputs_hash(self, hour: np.datetime64) -> str:
+        """Hash of everything a downscaler may read for an hour: coarse fields, statics and where they lie.
+
+        It follows from the numbers, so that it holds whatever the store says of itself; 50 ms for an hour of
+        the Italy domain, and nothing from the second time on.
+        """
+        with self._lock:
+            stamp = hour.astype("datetime64[ns]").astype(np.int64).item()
+            if stamp not in self._inputs:
+                coarse = self.read(COARSE, hour)
+                fields = [
+                    f"{name}{digest(coarse[name].values)}" for name in sorted(map(str, coarse.data_vars))
+                ]
+                content = "".join([str(sorted(self.domain.to_dict().items())), self._static_hash, *fields])
+                self._inputs[stamp] = hashlib.sha256(content.encode()).hexdigest()
+                while len(self._inputs) > HOURS_KNOWN:
+                    self._inputs.popitem(last=False)
+            return self._inputs[stamp]
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -127,7 +173,9 @@ class Library:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.results = Results(RESULTS_LIMIT)
-        self.jobs = Jobs(self)
+        kept = settings.cache is not None and settings.cache_gb > 0
+        self.disk = Disk(settings.cache, int(settings.cache_gb * GB)) if kept else None
+        self.jobs = Jobs(self, refusal=settings.no_sampling, most_jobs=settings.most_jobs)
         self._lock = Lock()
         self._stores: dict[Path, OpenStore] = {}
         self._outlines: dict[Grid, dict[str, Line]] = {}
@@ -187,18 +235,25 @@ class Library:
 
     def _sign_checkpoints(self) -> tuple[tuple[str, int, int], ...]:
         found = []
-        for path in sorted(self.settings.checkpoints.glob("*")):
+        folders = self.settings.checkpoint_folders
+        # Files whose names begin with a dot are being written.
+        paths = [path for folder in folders for path in sorted(folder.glob("[!.]*"))]
+        for path in (*paths, *self.settings.files):
             with suppress(OSError):  # it went while we looked
                 state = path.stat()
-                found.append((path.name, state.st_mtime_ns, state.st_size))
+                found.append((str(path), state.st_mtime_ns, state.st_size))
         return tuple(found)
 
     def _find_downscalers(self) -> Catalogue:
-        from core.downscale import find_downscalers, interpolations
+        from core.downscale import interpolations
+        from explorer.checkpoints import describe_files, distinct_labels, find
 
         self._signature = self._sign_checkpoints()
-        found, failures = find_downscalers(self.settings.checkpoints)
-        return Catalogue((*interpolations(), *found), tuple(failures))
+        found, failures = find(self.settings.checkpoint_folders, self.settings.files)
+        everything = (*interpolations(), *found)
+        return Catalogue(
+            everything, tuple(failures), distinct_labels(everything), describe_files(found, failures)
+        )
 
     def peek(self, opened: OpenStore, hour: np.datetime64, key: str) -> Fields | None:
         """Fields of :meth:`fields` if they are there already."""
@@ -228,19 +283,65 @@ class Library:
             raise StoreError(f"The downscaler {key!r} is not there any more.")
         if downscaler.stochastic:
             raise StoreError(f"Fields of {downscaler.label} are sampled, member by member.")
-        # An interpolation needs a few of the predictors, and reading all of them takes longer than it does.
-        names = [name for name in downscaler.inputs if name in opened.store.contents.predictors]
-        return _arrays(downscaler.downscale(opened.read(COARSE, hour, names), opened.static, opened.domain))
+
+        def run() -> Fields:
+            # An interpolation needs a few of the predictors, and reading all of them takes longer than it does.
+            names = [name for name in downscaler.inputs if name in opened.store.contents.predictors]
+            coarse = opened.read(COARSE, hour, names)
+            return _arrays(downscaler.downscale(coarse, opened.static, opened.domain))
+
+        checkpoint = getattr(downscaler, "identity", "")
+        if self.disk is None or not checkpoint:  # interpolating is as quick as reading a file
+            return run()
+        address = self._disk_address("field", opened, hour, checkpoint)
+        kept = self.disk.read(address)
+        if kept is None:
+            kept = run()
+            self.disk.write(address, kept)
+        return kept
+
+    def _disk_address(
+        self, what: str, opened: OpenStore, hour: np.datetime64, checkpoint: str, **rest: str | int
+    ) -> Address:
+        height, width = opened.domain.fine.shape
+        return {
+            "what": what, "version": __version__, "results": RESULTS_VERSION, "checkpoint": checkpoint,
+            "data": str(opened.store.attrs.get("fingerprint", "")), "inputs": opened.inputs_hash(hour),
+            "hour": str(hour.astype("datetime64[s]")), "height": height, "width": width, **rest,
+        }  # fmt: skip
 
     # ---------------------------------------------------------------- members
 
+    @property
+    def keeps_on_disk(self) -> bool:
+        """Whether results are kept beyond this process."""
+        return self.disk is not None
+
     def peek_member(self, piece: Piece) -> Fields | None:
-        """A member if somebody had it sampled already: all its variables in SI units, (H, W)."""
+        """A member if it is in memory: all its variables in SI units, (H, W)."""
         return self.results.peek(self._member_address(piece))
+
+    def find_member(self, piece: Piece) -> Fields | None:
+        """A member if anybody had it sampled already, which a disk may have to tell; not for the event loop."""
+        there = self.peek_member(piece)
+        if there is None and self.disk is not None:
+            there = self.disk.read(self._member_file(piece))
+            if there is not None:
+                self.results.keep(self._member_address(piece), there)
+        return there
 
     def keep_member(self, piece: Piece, fields: Fields) -> None:
         """Remember a member for everybody."""
         self.results.keep(self._member_address(piece), fields)
+        if self.disk is not None:
+            self.disk.write(self._member_file(piece), fields)
+
+    def _member_file(self, piece: Piece) -> Address:
+        draw = piece.draw
+        return self._disk_address(
+            "member", piece.opened, piece.hour, piece.checkpoint,
+            sampler=draw.sampler, steps=draw.steps, seed=draw.seed, member=piece.member,
+        )  # fmt: skip
 
     def members_at_once(self, piece: Piece) -> int:
         """How many members are computed together.

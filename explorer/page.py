@@ -11,6 +11,7 @@ from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
+from panel.io.resources import LOCAL_DIST
 
 from explorer.address import connect, from_query
 from explorer.batch import Delivery, together
@@ -249,6 +250,10 @@ def build(arguments: list[str]) -> pmui.Page:
     deliver = Delivery(document)
     session = Session(library(tuple(arguments)), deliver=deliver, **state)
     pn.config.exception_handler = session.fail
+    # A page is made for whoever asks, also for a program that will never show it; and a server of several
+    # processes makes it twice, in the one that is asked first and in the one that the browser then talks to.
+    session.hold_sampling()
+    pn.state.onload(session.begin_sampling)
     session.start()
 
     def after(seconds: float, work: Callable[[], None]) -> None:
@@ -277,4 +282,7 @@ def build_safely(arguments: list[str]) -> pmui.Page:
 def show() -> None:
     """Serve the page; for the script that ``panel serve`` opens."""
     pn.extension(raw_css=[":root { color-scheme: light dark; }"])
+    # Panel learns where its style sheets lie when it writes the page. A session that a websocket begins, in
+    # another process or after a restart, never sees that and would ask the internet for them.
+    pn.state.curdoc.template_variables.setdefault("dist_url", LOCAL_DIST)
     build_safely(sys.argv[1:]).servable(title=TITLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from explorer.jobs import CANCELLED, FAILED, RUNNING, Job, Jobs, Piece, Preview, Progress
+from explorer.jobs import CANCELLED, DONE, FAILED, RUNNING, Job, Jobs, Piece, Preview, Progress
 
 Later = Callable[[Callable[[], None]], None]
 
@@ -31,6 +31,7 @@ class Desk:
         self._asked: Job | None = None  # what was asked for by pressing the button
         self._seen: dict[Job, int] = {}  # members of a job that were passed on
         self._problems: dict[Piece, str] = {}
+        self._held: list[Job] | None = None
         self.progress: Progress | None = None
         """Of what is sampled or waits, else of what failed or was stopped last; None where all is well."""
         self.preview: Preview | None = None
@@ -62,7 +63,7 @@ class Desk:
         if self.preview is not None and self.preview.piece not in pieces:
             self.preview = None
         for job in new:
-            self._jobs.submit(job)
+            self._submit(job)
         self._report()
 
     def ask(self, pieces: Sequence[Piece]) -> None:
@@ -71,8 +72,37 @@ class Desk:
             self._drop(self._asked)
         self.forgive()
         self._asked = Job(self, pieces, self._tell)
-        self._jobs.submit(self._asked)
+        self._submit(self._asked)
         self._report()
+
+    def recall(self, pieces: Sequence[Piece], done: Callable[[], None]) -> None:
+        """Bring back those that were sampled before and are kept on disk; then ``done`` is called."""
+
+        def hear(progress: Progress) -> None:
+            if progress.state == DONE and progress.made:
+                for piece in progress.made:
+                    self._on_member(piece)
+                done()
+
+        self._jobs.submit(Job(self, pieces, lambda _, told: self._later(lambda: hear(told)), only_kept=True))
+
+    def hold(self) -> None:
+        """Have nothing sampled before :meth:`release`: nobody may be looking yet."""
+        if self._held is None:
+            self._held = []
+
+    def release(self) -> None:
+        """Have sampled what was held back, and all that comes."""
+        held, self._held = self._held or [], None
+        for job in held:
+            if job.progress.active:
+                self._jobs.submit(job)
+
+    def _submit(self, job: Job) -> None:
+        if self._held is None:
+            self._jobs.submit(job)
+        else:
+            self._held.append(job)
 
     def forgive(self) -> None:
         """Forget what failed or was stopped, so that it is tried anew."""
@@ -85,7 +115,7 @@ class Desk:
 
     def close(self) -> None:
         """The visitor left."""
-        self._shown, self._asked = [], None
+        self._shown, self._asked, self._held = [], None, None
         self._jobs.leave(self)
 
     def _jobs_of_visitor(self) -> list[Job]:

@@ -62,9 +62,13 @@ def command(
     port: int,
     address: str = "localhost",
     open_browser: bool = True,
-    stations: str | Path | None = None,
+    **settings: object,
 ) -> list[str]:
-    """The arguments of the ``panel`` command that serve the page."""
+    """The arguments of the ``panel`` command that serve the page.
+
+    ``stores`` may hold checkpoint files too. ``settings`` are further ones of :class:`explorer.settings.Settings`
+    by name; True switches an option on, and None and False leave it out.
+    """
     everywhere = address in ("", "0.0.0.0", "::")
     local = address in ("localhost", "127.0.0.1", "::1")
     names = ["localhost", "127.0.0.1"] if local else ["*"] if everywhere else [address]
@@ -76,7 +80,14 @@ def command(
     arguments += ["--show"] if open_browser else []
     tail = [str(Path(store).absolute()) for store in stores]
     tail += ["--checkpoints", str(Path(checkpoints).absolute())] if checkpoints else []
-    tail += ["--stations", str(Path(stations).absolute())] if stations else []
+    for name, value in settings.items():
+        word = f"--{name.replace('_', '-')}"
+        if value is True:
+            tail += [word]
+        elif value is not None and value is not False:
+            tail += [word, str(value.absolute() if isinstance(value, Path) else value)]
+    # The page can't see where its server listens, so it is told; untold it is careful.
+    tail += ["--local"] if local else []
     return [*arguments, "--args", *tail] if tail else arguments
 
 
@@ -88,12 +99,12 @@ def serve(
     address: str = "localhost",
     open_browser: bool = True,
     say: Callable[[str], None] = print,
-    stations: str | Path | None = None,
+    **settings: object,
 ) -> None:
     """Serve the page until interrupted; equals ``panel serve explorer/app.py`` with sane options.
 
     Where the port is taken, says so and takes the next free one. Listens on this machine alone unless
-    ``address`` says otherwise. Raises ServeError where it can't listen.
+    ``address`` says otherwise. ``settings`` as in :func:`command`. Raises ServeError where it can't listen.
     """
     chosen = free_port(address, port)
     if chosen != port:
@@ -103,7 +114,7 @@ def serve(
     from panel.command import main
 
     arguments = command(
-        stores, checkpoints, port=chosen, address=address, open_browser=open_browser, stations=stations
+        stores, checkpoints, port=chosen, address=address, open_browser=open_browser, **settings
     )
     before = sys.argv
     sys.argv = ["panel", *arguments]  # where the command of Panel looks for its arguments

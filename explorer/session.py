@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from core.data.store import StoreError
 from core.regions import WHOLE, Window, whole_window
 from explorer.background import Latest
+from explorer.checkpoints import CheckpointFile
 from explorer.display import Display, display
 from explorer.ensembles import Ensemble, compute_ensemble
 from explorer.fluxes import VARIANTS, compute_fluxes
-from explorer.jobs import MOST_MEMBERS, MOST_SEED, MOST_STEPS, SAMPLERS, Draw, Piece, Preview
+from explorer.jobs import MOST_SEED, SAMPLERS, Draw, Piece, Preview
 from explorer.jobs import sentence as _plain
 from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
 from explorer.points import SPANS, is_point
@@ -218,6 +219,8 @@ class Session(param.Parameterized):
         self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
         self._gathered: tuple[object, ...] = ()
         self.points = PointStudy(self, self._later)
+        self._recalled: frozenset[Piece] = frozenset()
+        self._farewells: list[Callable[[], None]] = []
 
     # ---------------------------------------------------------------- life
 
@@ -227,6 +230,7 @@ class Session(param.Parameterized):
         self.param.watch(self._on_filter, ["season", "daytime"])
         self.param.watch(self._on_request, ["hour", "models", "variable", "sampler", "steps", "seed"])
         self.param.watch(self._gather, ["snapshot", "view", "members", "generator", "region", "models"])
+        self.param.watch(self._recall, ["members", "generator"])
         self.param.watch(self._on_region, "region")
         self.param.watch(self._analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
         self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
@@ -251,10 +255,21 @@ class Session(param.Parameterized):
         self._generation += 1
         self._desk.close()
         self.points.close()
+        for work in self._farewells:
+            work()
+
+    def on_close(self, work: Callable[[], None]) -> None:
+        """Have ``work`` done when the visitor leaves."""
+        self._farewells.append(work)
 
     def background(self) -> Latest:
-        """For work of a view that takes time: it runs in the library's threads and comes back to the page's."""
+        """For work of a view that takes time, of which only what was asked for last counts."""
         return Latest(self.library.submit, self._later)
+
+    @property
+    def checkpoint_files(self) -> tuple[CheckpointFile, ...] | None:
+        """All checkpoint files, usable or not; None while they are looked for."""
+        return None if self._catalogue is None else self._catalogue.files
 
     def fail(self, error: BaseException) -> None:
         """Turn an exception into a message on the page."""
@@ -368,14 +383,17 @@ class Session(param.Parameterized):
         """Put back to their defaults what an address may have spelled wrongly."""
         allowed = {"mode": MODES, "view": VIEWS, "theme": THEMES, "season": SEASONS, "daytime": DAYTIMES}
         allowed["variant"] = VARIANTS
+        settings = self.library.settings
+        most = {"members": settings.most_members, "steps": settings.most_steps}
         allowed |= {
-            "sampler": SAMPLERS, "members": range(1, MOST_MEMBERS + 1), "steps": range(1, MOST_STEPS + 1),
+            "sampler": SAMPLERS, "members": range(1, most["members"] + 1), "steps": range(1, most["steps"] + 1),
             "seed": range(MOST_SEED + 1),
         }  # fmt: skip
         allowed |= {"span": SPANS, "height": ("cell", STATION_HEIGHT)}
         for name, words in allowed.items():
             if getattr(self, name) not in words:
-                setattr(self, name, self.param[name].default)
+                default = self.param[name].default
+                setattr(self, name, min(default, most[name]) if name in most else default)
         limits = self.limits
         if limits is not None:
             numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
@@ -546,7 +564,8 @@ class Session(param.Parameterized):
             if not reasons and not self.quantity.available(downscaler.targets):
                 reasons = [f"It does not make {self.quantity.label.lower()}."]
             checkpoint = getattr(downscaler, "identity", "") if downscaler.stochastic else ""
-            choices.append(ModelChoice(downscaler.key, downscaler.label, " ".join(reasons), checkpoint))
+            label = self._catalogue.label(downscaler)
+            choices.append(ModelChoice(downscaler.key, label, " ".join(reasons), checkpoint))
         choices += [ModelChoice(f"file:{path}", path.name, why) for path, why in self._catalogue.failures]
         if choices != self.choices:
             self.choices = choices
@@ -594,6 +613,7 @@ class Session(param.Parameterized):
         )
         target = Snapshot(opened, hour, quantity, fields)
         self._desk.show([field.piece for field in target.computing if field.piece is not None])
+        self._recall()
         computing = [field.key for field in target.computing if field.piece is None]
         if not computing:
             self._publish(target)
@@ -817,6 +837,29 @@ class Session(param.Parameterized):
         self._desk.ask(pieces)
         self._request()
 
+    def _recall(self, *_: object) -> None:
+        """Bring back the members of the ensemble that somebody had sampled before this process began."""
+        choice = self.generating
+        if choice is None or self.current is None or self.opened is None or not self.library.keeps_on_disk:
+            return
+        pieces = [self.piece(choice, member) for member in self._numbers]
+        absent = frozenset(piece for piece in pieces if self.library.peek_member(piece) is None)
+        if absent and absent != self._recalled:
+            self._recalled = absent
+            self._desk.recall(sorted(absent, key=lambda piece: piece.member), self._tell_recalled)
+
+    def _tell_recalled(self) -> None:
+        self._gather()
+        self.param.trigger("progress")  # how many members there are
+
+    def hold_sampling(self) -> None:
+        """Have nothing sampled before :meth:`begin_sampling`, for a page that nobody has seen yet."""
+        self._desk.hold()
+
+    def begin_sampling(self) -> None:
+        """Somebody looks at the page."""
+        self._desk.release()
+
     def cancel_sampling(self) -> None:
         """Stop after the step at work; members that are made stay."""
         self._desk.cancel()
@@ -824,7 +867,7 @@ class Session(param.Parameterized):
     @property
     def _numbers(self) -> range:
         # Bounded here as well, since an address may ask for any number before its words are checked.
-        return range(min(self.members, MOST_MEMBERS))
+        return range(min(self.members, self.library.settings.most_members))
 
     def ready_members(self) -> tuple[int, ...]:
         """Members of the ensemble looked at that are there."""

@@ -536,7 +536,7 @@ def test_explore_reads_a_file_of_stations_before_it_serves(run, served):
         (("there.zarr", "nowhere.zarr"), "There is no store at nowhere.zarr. Make one with"),
         (
             ("a.safetensors",),
-            "a.safetensors is no store. See a model file with `tramontana checkpoint show`.",
+            "a.safetensors is not a Tramontana checkpoint.",
         ),
     ],
 )

@@ -7,10 +7,11 @@ from typing import Any
 import panel as pn
 import panel_material_ui as pmui
 
-from explorer.jobs import CANCELLED, FAILED, MOST_MEMBERS, MOST_SEED, MOST_STEPS, SAMPLERS, WAITING
+from explorer.jobs import CANCELLED, FAILED, MOST_SEED, SAMPLERS, WAITING
 from explorer.session import Session, show_hour
 from explorer.style import block, text
 
+READ_ONLY = "This page is read-only: it shows members that were sampled before, and samples no others."
 INNER = {"sizing_mode": "stretch_width", "margin": (4, 16)}
 
 
@@ -21,13 +22,15 @@ class SamplingControls(pn.viewable.Viewer):
         super().__init__(**params)
         self.session = session
         self._following = False
+        settings = session.library.settings
+        most_members, most_steps = settings.most_members, settings.most_steps
         self.generator = pmui.Select(
             label="Model", size="small", description="The generative model that Sample and Ensemble are about.",
             **INNER,
         )  # fmt: skip
         self.members = pmui.IntInput(
-            label="Members", start=1, end=MOST_MEMBERS, size="small", **_half(left=True),
-            description=f"Fields of the ensemble, 1 to {MOST_MEMBERS}. The maps show the first, member 0; press "
+            label="Members", start=1, end=most_members, size="small", **_half(left=True),
+            description=f"Fields of the ensemble, 1 to {most_members}. The maps show the first, member 0; press "
             "Sample for the others.",
         )  # fmt: skip
         self.seed = pmui.IntInput(
@@ -42,8 +45,8 @@ class SamplingControls(pn.viewable.Viewer):
             **_half(left=True),
         )  # fmt: skip
         self.steps = pmui.IntInput(
-            label="Steps", start=1, end=MOST_STEPS, size="small", **_half(left=False),
-            description=f"Steps of the sampler, 1 to {MOST_STEPS}. More take longer; the first dozen matter most.",
+            label="Steps", start=1, end=most_steps, size="small", **_half(left=False),
+            description=f"Steps of the sampler, 1 to {most_steps}. More take longer; the first dozen matter most.",
         )  # fmt: skip
         self.button = pmui.Button(label="Sample", variant="contained", size="small", **INNER)
         self.bar = pmui.LinearProgress(
@@ -65,6 +68,9 @@ class SamplingControls(pn.viewable.Viewer):
         for name in ("generator", "members", "seed", "sampler", "steps"):
             getattr(self, name).param.watch(lambda event, name=name: self._choose(name, event.new), "value")
         self.button.on_click(lambda _: self._press())
+        if settings.read_only:
+            for widget in (self.seed, self.sampler, self.steps, self.button):
+                widget.param.update(disabled=True, description=READ_ONLY)
         self._update()
 
     def __panel__(self) -> pn.viewable.Viewable:
@@ -108,12 +114,14 @@ class SamplingControls(pn.viewable.Viewer):
             variant="outlined" if active else "contained",
             # It is the name of the button for a screen reader, so it begins with the label.
             description="Cancel: stop after the step at work; finished members are kept." if active
+            else f"Sample {many}: {READ_ONLY}" if session.library.settings.read_only
             else f"Sample {many}: make those of this hour that are not there yet.",
         )  # fmt: skip
         self.bar.visible = active
         self.bar.value = round(100 * progress.share) if active else 0
         words = describe(session)
-        failed = progress is not None and progress.state == FAILED
+        read_only = session.library.settings.read_only
+        failed = progress is not None and progress.state == FAILED and not read_only
         self.status.object = (
             f"<div class='{'failure' if failed else 'caption'}' aria-live='polite'>{text(words)}</div>"
         )
@@ -138,7 +146,7 @@ def describe(session: Session) -> str:
             parts.append(f"{show_seconds(progress.left)} left")
         words = " · ".join(parts)
         return words[0].upper() + words[1:]
-    if progress is not None and progress.state == FAILED:
+    if progress is not None and progress.state == FAILED and not session.library.settings.read_only:
         return progress.problem
     if choice is None:
         return ""
@@ -150,7 +158,8 @@ def describe(session: Session) -> str:
         )
         return there + (" See Ensemble." if ready > 1 else "")
     verb = "is" if ready == 1 else "are"
-    return f"{stopped}{ready or 'None'} of {session.members} members of this hour {verb} there."
+    why_not = f" {READ_ONLY}" if session.library.settings.read_only else ""
+    return f"{stopped}{ready or 'None'} of {session.members} members of this hour {verb} there.{why_not}"
 
 
 def show_seconds(seconds: float) -> str:

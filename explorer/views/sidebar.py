@@ -12,6 +12,7 @@ import panel_material_ui as pmui
 from explorer.player import SPEEDS, Player
 from explorer.session import DIFFERENCE, FIELDS, Session, show_hour
 from explorer.style import SEQUENTIAL, block, text
+from explorer.views.models import Models
 from explorer.views.sampling import SamplingControls
 
 WIDTH = 300
@@ -58,6 +59,7 @@ class Sidebar(pn.viewable.Viewer):
 
         self.models = pn.Column(sizing_mode="stretch_width", margin=(0, 16))
 
+        self.files = Models(session)
         self.sampling = SamplingControls(session)
 
         self.variable = pmui.Select(label="Variable", size="small", **INNER)
@@ -84,7 +86,8 @@ class Sidebar(pn.viewable.Viewer):
                 self.play, self.speed, sizing_mode="stretch_width", margin=0, styles={"align-items": "center"}
             ),
             self.date, pn.Row(self.season, self.daytime, sizing_mode="stretch_width", margin=(0, 0)),
-            _title("Downscalers"), self.models, self.sampling,
+            pn.Row(_title("Downscalers"), self.files.button, sizing_mode="stretch_width", margin=0),
+            self.models, self.files, self.sampling,
             _title("Show"), self.variable, self.region, self.mode, self.reference, self.no_truth,
             _title("Colours"), self.palette, self.automatic, self.limits,
             sizing_mode="stretch_width", margin=(0, 0, 20, 0),

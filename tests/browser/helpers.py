@@ -50,7 +50,13 @@ def served(
         process = subprocess.Popen(
             [sys.executable, "-m", "panel", *arguments],
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                # Results of one run must not be there in the next one.
+                **({"TRAMONTANA_CACHE": str(folder / "results")} if log else {"TRAMONTANA_CACHE_GB": "0"}),
+                **(environment or {}),
+            },
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

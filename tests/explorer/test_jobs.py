@@ -42,6 +42,7 @@ class Source:
     """Gives fields that hold the number of their member; ``at_step`` is called before each step."""
 
     def __init__(self, at_step: Callable[[Piece, int], None] = lambda *_: None, at_once: int = 1) -> None:
+        self.keeps_on_disk = False
         self.kept: dict[Piece, dict[str, np.ndarray]] = {}
         self.steps: list[tuple[str, int, int]] = []
         self.batches: list[int] = []
@@ -52,6 +53,8 @@ class Source:
 
     def peek_member(self, wanted: Piece):
         return self.kept.get(wanted)
+
+    find_member = peek_member
 
     def keep_member(self, made: Piece, fields) -> None:
         self.kept[made] = fields

@@ -1,0 +1,235 @@
+"""What one process computed is there for another one, which computes nothing."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from explorer.jobs import FAILED
+from explorer.library import QUADRATIC, Library
+from explorer.session import Session
+from explorer.settings import Settings
+from explorer.views.sampling import READ_ONLY, SamplingControls, describe
+from tests.explorer.generative import make_ldm, make_square_store
+from tests.explorer.prompt import PromptLibrary
+from tests.explorer.small_store import DOMAIN, make_store, make_unet
+
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores ``square`` for the generative model and ``full`` for the UNet, and a folder with both models."""
+    folder = tmp_path_factory.mktemp("kept")
+    store = make_square_store(folder / "square.zarr")
+    make_store(folder / "full.zarr")
+    make_ldm(folder / "checkpoints" / "ldm.safetensors", store)
+    make_unet(folder / "checkpoints" / "unet.safetensors", DOMAIN, "UNet (untrained)")
+    return folder
+
+
+def library(made: Path, cache: Path | None, **settings: object) -> Library:
+    """A library of a process of its own; what its networks compute is counted in ``computed``."""
+    stores = settings.pop("stores", (made / "square.zarr", made / "full.zarr"))
+    found = PromptLibrary(Settings(stores, made / "checkpoints", made, cache=cache, **settings))
+    found.catalogue.result()
+    found.computed, found.interpolated = [], []
+    for downscaler in found.catalogue.result().downscalers:
+        name = "sample" if downscaler.stochastic else "downscale"
+        run = getattr(downscaler, name)
+
+        counts = found.computed if hasattr(downscaler, "identity") else found.interpolated
+
+        def counted(*args: object, run=run, key=downscaler.key, counts=counts, **options: object):
+            counts.append(key)
+            return run(*args, **options)
+
+        setattr(downscaler, name, counted)
+    return found
+
+
+def key(found: Library, kind: str) -> str:
+    return next(d.key for d in found.catalogue.result().downscalers if d.key.startswith(kind))
+
+
+def started(found: Library, **state: object) -> Session:
+    session = Session(found, **{"steps": 3, "store": "square", **state})
+    session.start()
+    assert found.jobs.wait(PATIENCE)
+    return session
+
+
+def test_a_second_process_samples_nothing(made: Path, tmp_path: Path):
+    first = library(made, tmp_path)
+    session = started(first, models=[key(first, "ldm")], members=3)
+    session.sample()
+    assert first.jobs.wait(PATIENCE)
+    wanted = {n: first.peek_member(session.piece(session.generating, n))["t2m"] for n in range(3)}
+    assert first.computed.count(key(first, "ldm")) == 3
+
+    second = library(made, tmp_path)
+    again = started(second, models=[key(second, "ldm")], members=3, view="ensemble")
+    assert second.computed == []
+    assert again.ready_members() == (0, 1, 2)  # without pressing the button
+    assert describe(again).startswith("All 3 members")
+    assert again.ensemble.size == 3
+    for number in range(3):
+        kept = second.peek_member(again.piece(again.generating, number))["t2m"]
+        np.testing.assert_array_equal(kept, wanted[number])
+    again.members = 4
+    again.sample()
+    assert second.jobs.wait(PATIENCE)
+    assert second.computed == [key(second, "ldm")]  # the fourth alone
+
+
+def test_a_network_that_is_no_generative_one_runs_once_and_interpolation_is_not_kept(
+    made: Path, tmp_path: Path
+):
+    first = library(made, tmp_path)
+    unet = key(first, "unet")
+    field = started(first, store="full", models=[QUADRATIC, unet]).snapshot.get(unet).values
+    assert unet in first.computed
+    second = library(made, tmp_path)
+    again = started(second, store="full", models=[QUADRATIC, unet])
+    np.testing.assert_array_equal(again.snapshot.get(unet).values, field)
+    assert unet not in second.computed
+    assert QUADRATIC in second.interpolated
+
+
+def test_other_noise_steps_sampler_or_hour_is_sampled(made: Path, tmp_path: Path):
+    started(first := library(made, tmp_path), models=[key(first, "ldm")])
+    for change in ({"seed": 1}, {"steps": 2}, {"sampler": "ddim"}):
+        second = library(made, tmp_path)
+        started(second, models=[key(second, "ldm")], **change)
+        assert second.computed == [key(second, "ldm")], change
+    second = library(made, tmp_path)
+    session = started(second, models=[key(second, "ldm")])
+    assert second.computed == []
+    session.step(1)
+    assert second.jobs.wait(PATIENCE)
+    assert second.computed == [key(second, "ldm")]
+
+
+def test_data_that_changed_under_the_same_fingerprint_is_not_mistaken(made: Path, tmp_path: Path):
+    started(first := library(made, tmp_path), models=[key(first, "ldm")])
+    shutil.copytree(made / "square.zarr", tmp_path / "elsewhere" / "square.zarr")
+    moved = library(made, tmp_path, stores=(tmp_path / "elsewhere" / "square.zarr",))
+    started(moved, models=[key(moved, "ldm")])
+    assert moved.computed == []  # the same numbers in another place
+    coarse = zarr.open_group(tmp_path / "elsewhere" / "square.zarr" / "coarse")
+    coarse["t2m"][:] = coarse["t2m"][:] + 1
+    warmer = library(made, tmp_path, stores=(tmp_path / "elsewhere" / "square.zarr",))
+    started(warmer, models=[key(warmer, "ldm")])
+    assert warmer.computed == [key(warmer, "ldm")]
+
+
+def test_another_checkpoint_of_the_same_label_is_sampled(made: Path, tmp_path: Path):
+    started(first := library(made, tmp_path), models=[key(first, "ldm")])
+    other = tmp_path / "other"
+    make_ldm(other / "checkpoints" / "ldm.safetensors", first.open("square").store, seed=5)
+    second = library(other, tmp_path, stores=(made / "square.zarr",))
+    started(second, models=[key(second, "ldm")])
+    assert second.computed == [key(second, "ldm")]
+
+
+def test_without_a_folder_or_with_no_room_nothing_is_kept(made: Path, tmp_path: Path):
+    for settings in ({"cache": None}, {"cache": tmp_path / "r", "cache_gb": 0.0}):
+        found = library(made, **settings)
+        assert not found.keeps_on_disk
+        started(found, models=[key(found, "ldm")])
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_file_is_sampled_again(made: Path, tmp_path: Path):
+    started(first := library(made, tmp_path), models=[key(first, "ldm")])
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    second = library(made, tmp_path)
+    session = started(second, models=[key(second, "ldm")])
+    assert second.computed == [key(second, "ldm")]
+    assert session.snapshot.get(key(second, "ldm")).values is not None
+    started(third := library(made, tmp_path), models=[key(third, "ldm")])
+    assert third.computed == []
+
+
+# ---------------------------------------------------------------- what visitors may do
+
+
+def test_a_read_only_page_shows_what_is_there_and_samples_nothing(made: Path, tmp_path: Path):
+    started(first := library(made, tmp_path), models=[key(first, "ldm")])
+    demo = library(made, tmp_path, read_only=True)
+    session = started(demo, models=[QUADRATIC, key(demo, "ldm")])
+    assert session.snapshot.get(key(demo, "ldm")).values is not None
+    session.step(1)
+    assert demo.jobs.wait(PATIENCE)
+    field = session.snapshot.get(key(demo, "ldm"))
+    assert field.values is None
+    assert field.problem.startswith("This page is read-only: it shows what was sampled before")
+    assert session.snapshot.get(QUADRATIC).values is not None
+    session.sample()
+    assert demo.jobs.wait(PATIENCE)
+    assert demo.computed == []
+    controls = SamplingControls(session)
+    assert [w.disabled for w in (controls.button, controls.seed, controls.sampler, controls.steps)] == [
+        True
+    ] * 4
+    assert READ_ONLY in controls.button.description
+    assert READ_ONLY in describe(session)
+
+
+def test_visitors_get_no_more_members_and_steps_than_allowed(made: Path):
+    found = library(made, None, most_members=2, most_steps=3)
+    session = started(found, models=[key(found, "ldm")], members=9, steps=50)
+    assert (session.members, session.steps) == (2, 3)
+    controls = SamplingControls(session)
+    assert (controls.members.end, controls.steps.end) == (2, 3)
+    session.members = 9
+    session.sample()
+    assert found.jobs.wait(PATIENCE)
+    assert session.ready_members() == (0, 1)
+
+
+def test_who_has_too_many_jobs_waiting_is_told(made: Path, tmp_path: Path):
+    store = library(made, None).open("square").store
+    for seed in range(3):
+        make_ldm(tmp_path / "checkpoints" / f"{seed}.safetensors", store, seed=seed)
+    found = library(tmp_path, None, stores=(made / "square.zarr",), most_jobs=1)
+    models = [d.key for d in found.catalogue.result().downscalers if d.stochastic]
+    session = Session(found, store="square", models=[QUADRATIC], steps=3)
+    session.start()
+    assert found.jobs.wait(PATIENCE)
+    states = []
+    session.param.watch(lambda event: states.append(event.new), "progress")
+    session.param.update(models=models, steps=100)
+    assert found.jobs.wait(PATIENCE)
+    problems = [field.problem for field in session.snapshot.fields if field.problem]
+    assert problems
+    assert all(problem.startswith("Too many models of yours wait") for problem in problems)
+    assert any(field.values is not None for field in session.snapshot.fields if field.piece is not None)
+    assert states[-1] is None or states[-1].state == FAILED
+
+
+def test_nothing_is_sampled_for_a_page_that_nobody_looks_at(made: Path):
+    found = library(made, None)
+    session = Session(found, store="square", models=[key(found, "ldm")], steps=3)
+    session.hold_sampling()
+    session.start()
+    assert found.jobs.wait(PATIENCE)
+    assert found.computed == []
+    assert session.snapshot.get(key(found, "ldm")).computing
+    session.begin_sampling()
+    assert found.jobs.wait(PATIENCE)
+    assert session.snapshot.get(key(found, "ldm")).values is not None
+
+
+def test_who_leaves_before_they_looked_has_nothing_sampled(made: Path):
+    found = library(made, None)
+    session = Session(found, store="square", models=[key(found, "ldm")], steps=3)
+    session.hold_sampling()
+    session.start()
+    session.close()
+    session.begin_sampling()
+    assert found.jobs.wait(PATIENCE)
+    assert found.computed == []
