@@ -72,6 +72,7 @@ class Explorer:
                 "Spectra": "spectra",
                 "Flux": "flux",
                 "Scores": "scores",
+                "Hours": "hours",
                 "Ensemble": "ensemble",
                 "About": "about",
             },
@@ -182,6 +183,10 @@ class Explorer:
             return FluxView(self.session)
         if view == "ensemble":
             return EnsembleView(self.session)
+        if view == "hours":
+            from explorer.views.hours import HoursView
+
+            return HoursView(self.session)
         from explorer.views.scores import Scores  # brings HoloViews, which only this view needs
 
         return Scores(self.session)

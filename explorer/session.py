@@ -23,6 +23,7 @@ from explorer.background import Latest
 from explorer.display import Display, display
 from explorer.ensembles import Ensemble, compute_ensemble
 from explorer.fluxes import VARIANTS, compute_fluxes
+from explorer.hours import MOST, PARTS, in_part
 from explorer.jobs import MOST_MEMBERS, MOST_SEED, MOST_STEPS, SAMPLERS, Draw, Piece, Preview
 from explorer.jobs import sentence as _plain
 from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
@@ -36,8 +37,16 @@ log = logging.getLogger(__name__)
 
 FIELDS = "fields"
 DIFFERENCE = "difference"
-MODES = (FIELDS, DIFFERENCE)
-VIEWS = ("maps", "spectra", "flux", "scores", "ensemble", "about")
+SWIPE = "swipe"
+MODES = (FIELDS, DIFFERENCE, SWIPE)
+VIEWS = ("maps", "spectra", "flux", "scores", "ensemble", "about", "hours")
+HOUR, HOURS = "hour", "hours"
+SCOPES = (HOUR, HOURS)
+ARROWS, CELLS, STATISTICS = "arrows", "cells", "statistics"
+LAYERS = (ARROWS, CELLS, STATISTICS)
+SPLIT_WORDS = {"train": "training weeks", "validation": "validation weeks", "test": "test weeks"}
+STORY = "story"
+SELECTIONS = ("day3", "day6", "spread", STORY)
 THEMES = ("light", "dark")
 SEASONS: dict[str, tuple[int, ...]] = {
     "all": tuple(range(1, 13)),
@@ -164,6 +173,14 @@ class Session(param.Parameterized):
         default=0, doc="Side of its supergrid cells [coarse pixels]; 0 for the variant's own."
     )
 
+    split = param.String(default="all", doc="Part of the split the hour slider is limited to.")
+    scope = param.String(default=HOUR, doc="Scores of the hour shown, or over the hours on offer.")
+    most = param.Integer(default=48, doc="Hours that scores and the story look at, at most; 0 for all.")
+    left = param.String(default="", doc="Key of the first of two fields compared; empty for automatic.")
+    right = param.String(default="", doc="Key of the second of two fields compared; empty for automatic.")
+    layers = param.List(default=[STATISTICS], item_type=str, doc="What the maps show beside fields.")
+    selection = param.String(default="day3", doc="Hours that are shown side by side, or the story of them.")
+
     stores = param.List(default=[], doc="Names of the stores on offer.")
     opened = param.Parameter(default=None, doc="The open store, or None.")
     problem = param.String(default="", doc="Why nothing can be shown; empty where all is well.")
@@ -186,6 +203,7 @@ class Session(param.Parameterized):
     STATE = (
         "store", "hour", "season", "daytime", "models", "variable", "region", "mode", "reference", "palette",
         "limits", "members", "sampler", "steps", "seed", "generator", "theme", "view", "fit", "variant", "cells",
+        "split", "scope", "most", "left", "right", "layers", "selection",
     )  # fmt: skip
 
     def __init__(
@@ -208,13 +226,15 @@ class Session(param.Parameterized):
         }
         self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
         self._gathered: tuple[object, ...] = ()
+        self.closing: list[Callable[[], None]] = []
+        """What to call when the visitor leaves."""
 
     # ---------------------------------------------------------------- life
 
     def start(self) -> None:
         """Open the store and look for downscalers; call once, after the state was restored."""
         self.param.watch(self._on_store, "store")
-        self.param.watch(self._on_filter, ["season", "daytime"])
+        self.param.watch(self._on_filter, ["season", "daytime", "split"])
         self.param.watch(self._on_request, ["hour", "models", "variable", "sampler", "steps", "seed"])
         self.param.watch(self._gather, ["snapshot", "view", "members", "generator", "region", "models"])
         self.param.watch(self._on_region, "region")
@@ -239,6 +259,12 @@ class Session(param.Parameterized):
         self._closed = True
         self._generation += 1
         self._desk.close()
+        for stop in self.closing:
+            stop()
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Bring work from any thread to the page's own; for what works in the background on its behalf."""
+        self._later(work)
 
     def fail(self, error: BaseException) -> None:
         """Turn an exception into a message on the page."""
@@ -306,6 +332,16 @@ class Session(param.Parameterized):
         offered = self.references()
         return self.reference if self.reference in offered else next(iter(offered))
 
+    def pair(self) -> tuple[str, str]:
+        """Keys of two fields compared: those asked for, else a downscaler and what it is to come near."""
+        offered = list(self.references())
+        right = self.right if self.right in offered else offered[0]
+        others = [key for key in offered if key != right]
+        # The last one is mostly the most elaborate downscaler, after the coarse input.
+        downscaled = [choice.key for choice in self.running if choice.key != right]
+        left = self.left if self.left in others else next(iter([*downscaled[-1:], *others]), right)
+        return left, right
+
     def automatic_limits(self) -> list[float] | None:
         """The colour range that fits what is shown, or None while nothing is."""
         shown = self.shown()
@@ -352,6 +388,7 @@ class Session(param.Parameterized):
         """Put back to their defaults what an address may have spelled wrongly."""
         allowed = {"mode": MODES, "view": VIEWS, "theme": THEMES, "season": SEASONS, "daytime": DAYTIMES}
         allowed["variant"] = VARIANTS
+        allowed |= {"split": PARTS, "scope": SCOPES, "selection": SELECTIONS, "most": (*MOST, 0)}
         allowed |= {
             "sampler": SAMPLERS, "members": range(1, MOST_MEMBERS + 1), "steps": range(1, MOST_STEPS + 1),
             "seed": range(MOST_SEED + 1),
@@ -359,6 +396,8 @@ class Session(param.Parameterized):
         for name, words in allowed.items():
             if getattr(self, name) not in words:
                 setattr(self, name, self.param[name].default)
+        if any(layer not in LAYERS for layer in self.layers):
+            self.layers = [layer for layer in LAYERS if layer in self.layers]
         limits = self.limits
         if limits is not None:
             numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
@@ -416,6 +455,7 @@ class Session(param.Parameterized):
         stamps = hours.astype("datetime64[s]").tolist()
         months, times = SEASONS[self.season], DAYTIMES[self.daytime]
         kept = np.array([s.month in months and s.hour in times for s in stamps], bool)
+        kept &= in_part(hours, self.split)
         offered = hours[kept] if hours.size else hours
         if self.hours.size != offered.size or not np.array_equal(self.hours, offered):
             self.hours = offered
@@ -427,7 +467,7 @@ class Session(param.Parameterized):
                 snapshot=None,
                 scores=None,
                 problem=(
-                    "No hour of this store matches the season and time of day; choose others."
+                    "No hour of this store matches the season, time of day and split; choose others."
                     if hours.size
                     else f"No hour of this store is written yet ({pending} planned). It will appear here by itself."
                 ),
@@ -580,8 +620,8 @@ class Session(param.Parameterized):
             self._publish(target)
             return
         # What reads or interpolates comes within a moment; showing it in one piece avoids flicker.
-        quick = [key for key in computing if not self._is_slow(key)]
-        slow = [key for key in computing if self._is_slow(key)]
+        quick = [key for key in computing if not self.is_slow(key)]
+        slow = [key for key in computing if self.is_slow(key)]
         if not quick:
             self._publish(target)
 
@@ -601,7 +641,8 @@ class Session(param.Parameterized):
             self.library.submit(lambda keys=keys: work(keys))
 
     @staticmethod
-    def _is_slow(key: str) -> bool:
+    def is_slow(key: str) -> bool:
+        """Whether a field takes seconds rather than a moment."""
         return key not in (COARSE, TRUTH, *_INTERPOLATIONS)
 
     def _arrived(self, generation: int, target: Snapshot, done: dict[str, Fields | Exception]) -> None:
