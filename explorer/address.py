@@ -18,7 +18,7 @@ ALWAYS = ("store", "hour", "models")
 """Written even where they are the default, which depends on what else lies in the folder."""
 
 
-NUMBERS = {"cells", "members", "steps", "seed"}
+NUMBERS = {"cells", "members", "steps", "seed", "most"}
 """Whole numbers among the state."""
 
 
@@ -42,6 +42,8 @@ def from_query(query: str) -> dict[str, Any]:
     found: dict[str, Any] = {name: word for name, word in words.items() if name in Session.STATE}
     if "models" in found:
         found["models"] = [key for key in found["models"].split(",") if key]
+    if "layers" in found:
+        found["layers"] = [layer for layer in found["layers"].split(",") if layer]
     for name in ("limits", "fit", "point"):
         if name in found:
             try:

@@ -266,6 +266,14 @@ class Library:
         """
         return self.results.get(self._address(opened, hour, key), lambda: self._compute(opened, hour, key))
 
+    def fields_once(self, opened: OpenStore, hour: np.datetime64, key: str) -> Fields:
+        """Like :meth:`fields`, but what has to be made is not kept.
+
+        For passes over many hours, which would push out of memory what people look at.
+        """
+        made = self.peek(opened, hour, key)
+        return made if made is not None else self._compute(opened, hour, key)
+
     @staticmethod
     def _address(opened: OpenStore, hour: np.datetime64, key: str) -> tuple[object, ...]:
         return (*opened.identity, hour.astype("datetime64[ns]").astype(np.int64).item(), key)

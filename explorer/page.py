@@ -80,6 +80,7 @@ class Explorer:
                 "Spectra": "spectra",
                 "Flux": "flux",
                 "Scores": "scores",
+                "Hours": "hours",
                 "Ensemble": "ensemble",
                 "Point": "point",
                 "About": "about",
@@ -205,6 +206,10 @@ class Explorer:
             return EnsembleView(self.session)
         if view == "point":
             return PointView(self.session)
+        if view == "hours":
+            from explorer.views.hours import HoursView
+
+            return HoursView(self.session)
         from explorer.views.scores import Scores  # brings HoloViews, which only this view needs
 
         return Scores(self.session)

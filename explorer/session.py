@@ -24,6 +24,7 @@ from explorer.checkpoints import CheckpointFile
 from explorer.display import Display, display
 from explorer.ensembles import Ensemble, compute_ensemble
 from explorer.fluxes import VARIANTS, compute_fluxes
+from explorer.hours import MOST, PARTS, in_part
 from explorer.jobs import MOST_SEED, SAMPLERS, Draw, Piece, Preview
 from explorer.jobs import sentence as _plain
 from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
@@ -39,8 +40,16 @@ log = logging.getLogger(__name__)
 
 FIELDS = "fields"
 DIFFERENCE = "difference"
-MODES = (FIELDS, DIFFERENCE)
-VIEWS = ("maps", "spectra", "flux", "scores", "ensemble", "point", "about")
+SWIPE = "swipe"
+MODES = (FIELDS, DIFFERENCE, SWIPE)
+VIEWS = ("maps", "spectra", "flux", "scores", "hours", "ensemble", "point", "about")
+HOUR, HOURS = "hour", "hours"
+SCOPES = (HOUR, HOURS)
+ARROWS, CELLS, STATISTICS = "arrows", "cells", "statistics"
+LAYERS = (ARROWS, CELLS, STATISTICS)
+SPLIT_WORDS = {"train": "training weeks", "validation": "validation weeks", "test": "test weeks"}
+STORY = "story"
+SELECTIONS = ("day3", "day6", "spread", STORY)
 THEMES = ("light", "dark")
 SEASONS: dict[str, tuple[int, ...]] = {
     "all": tuple(range(1, 13)),
@@ -172,6 +181,14 @@ class Session(param.Parameterized):
         default="cell", doc="Height that temperatures at stations are compared at: cell or station."
     )
 
+    split = param.String(default="all", doc="Part of the split the hour slider is limited to.")
+    scope = param.String(default=HOUR, doc="Scores of the hour shown, or over the hours on offer.")
+    most = param.Integer(default=48, doc="Hours that scores and the story look at, at most; 0 for all.")
+    left = param.String(default="", doc="Key of the first of two fields compared; empty for automatic.")
+    right = param.String(default="", doc="Key of the second of two fields compared; empty for automatic.")
+    layers = param.List(default=[STATISTICS], item_type=str, doc="What the maps show beside fields.")
+    selection = param.String(default="day3", doc="Hours that are shown side by side, or the story of them.")
+
     stores = param.List(default=[], doc="Names of the stores on offer.")
     opened = param.Parameter(default=None, doc="The open store, or None.")
     problem = param.String(default="", doc="Why nothing can be shown; empty where all is well.")
@@ -195,6 +212,7 @@ class Session(param.Parameterized):
         "store", "hour", "season", "daytime", "models", "variable", "region", "mode", "reference", "palette",
         "limits", "members", "sampler", "steps", "seed", "generator", "theme", "view", "fit", "variant", "cells",
         "point", "span", "height",
+        "split", "scope", "most", "left", "right", "layers", "selection",
     )  # fmt: skip
 
     def __init__(
@@ -220,14 +238,15 @@ class Session(param.Parameterized):
         self._gathered: tuple[object, ...] = ()
         self.points = PointStudy(self, self._later)
         self._recalled: frozenset[Piece] = frozenset()
-        self._farewells: list[Callable[[], None]] = []
+        self.closing: list[Callable[[], None]] = []
+        """What to call when the visitor leaves."""
 
     # ---------------------------------------------------------------- life
 
     def start(self) -> None:
         """Open the store and look for downscalers; call once, after the state was restored."""
         self.param.watch(self._on_store, "store")
-        self.param.watch(self._on_filter, ["season", "daytime"])
+        self.param.watch(self._on_filter, ["season", "daytime", "split"])
         self.param.watch(self._on_request, ["hour", "models", "variable", "sampler", "steps", "seed"])
         self.param.watch(self._gather, ["snapshot", "view", "members", "generator", "region", "models"])
         self.param.watch(self._recall, ["members", "generator"])
@@ -255,12 +274,12 @@ class Session(param.Parameterized):
         self._generation += 1
         self._desk.close()
         self.points.close()
-        for work in self._farewells:
+        for work in self.closing:
             work()
 
     def on_close(self, work: Callable[[], None]) -> None:
         """Have ``work`` done when the visitor leaves."""
-        self._farewells.append(work)
+        self.closing.append(work)
 
     def background(self) -> Latest:
         """For work of a view that takes time, of which only what was asked for last counts."""
@@ -270,6 +289,10 @@ class Session(param.Parameterized):
     def checkpoint_files(self) -> tuple[CheckpointFile, ...] | None:
         """All checkpoint files, usable or not; None while they are looked for."""
         return None if self._catalogue is None else self._catalogue.files
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Bring work from any thread to the page's own; for what works in the background on its behalf."""
+        self._later(work)
 
     def fail(self, error: BaseException) -> None:
         """Turn an exception into a message on the page."""
@@ -337,6 +360,16 @@ class Session(param.Parameterized):
         offered = self.references()
         return self.reference if self.reference in offered else next(iter(offered))
 
+    def pair(self) -> tuple[str, str]:
+        """Keys of two fields compared: those asked for, else a downscaler and what it is to come near."""
+        offered = list(self.references())
+        right = self.right if self.right in offered else offered[0]
+        others = [key for key in offered if key != right]
+        # The last one is mostly the most elaborate downscaler, after the coarse input.
+        downscaled = [choice.key for choice in self.running if choice.key != right]
+        left = self.left if self.left in others else next(iter([*downscaled[-1:], *others]), right)
+        return left, right
+
     def automatic_limits(self) -> list[float] | None:
         """The colour range that fits what is shown, or None while nothing is."""
         shown = self.shown()
@@ -385,6 +418,7 @@ class Session(param.Parameterized):
         allowed["variant"] = VARIANTS
         settings = self.library.settings
         most = {"members": settings.most_members, "steps": settings.most_steps}
+        allowed |= {"split": PARTS, "scope": SCOPES, "selection": SELECTIONS, "most": (*MOST, 0)}
         allowed |= {
             "sampler": SAMPLERS, "members": range(1, most["members"] + 1), "steps": range(1, most["steps"] + 1),
             "seed": range(MOST_SEED + 1),
@@ -394,6 +428,8 @@ class Session(param.Parameterized):
             if getattr(self, name) not in words:
                 default = self.param[name].default
                 setattr(self, name, min(default, most[name]) if name in most else default)
+        if any(layer not in LAYERS for layer in self.layers):
+            self.layers = [layer for layer in LAYERS if layer in self.layers]
         limits = self.limits
         if limits is not None:
             numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
@@ -453,6 +489,7 @@ class Session(param.Parameterized):
         stamps = hours.astype("datetime64[s]").tolist()
         months, times = SEASONS[self.season], DAYTIMES[self.daytime]
         kept = np.array([s.month in months and s.hour in times for s in stamps], bool)
+        kept &= in_part(hours, self.split)
         offered = hours[kept] if hours.size else hours
         if self.hours.size != offered.size or not np.array_equal(self.hours, offered):
             self.hours = offered
@@ -464,7 +501,7 @@ class Session(param.Parameterized):
                 snapshot=None,
                 scores=None,
                 problem=(
-                    "No hour of this store matches the season and time of day; choose others."
+                    "No hour of this store matches the season, time of day and split; choose others."
                     if hours.size
                     else f"No hour of this store is written yet ({pending} planned). It will appear here by itself."
                 ),
@@ -619,8 +656,8 @@ class Session(param.Parameterized):
             self._publish(target)
             return
         # What reads or interpolates comes within a moment; showing it in one piece avoids flicker.
-        quick = [key for key in computing if not self._is_slow(key)]
-        slow = [key for key in computing if self._is_slow(key)]
+        quick = [key for key in computing if not self.is_slow(key)]
+        slow = [key for key in computing if self.is_slow(key)]
         if not quick:
             self._publish(target)
 
@@ -640,7 +677,8 @@ class Session(param.Parameterized):
             self.library.submit(lambda keys=keys: work(keys))
 
     @staticmethod
-    def _is_slow(key: str) -> bool:
+    def is_slow(key: str) -> bool:
+        """Whether a field takes seconds rather than a moment."""
         return key not in (COARSE, TRUTH, *_INTERPOLATIONS)
 
     def _arrived(self, generation: int, target: Snapshot, done: dict[str, Fields | Exception]) -> None:

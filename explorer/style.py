@@ -87,6 +87,9 @@ INK = {
 }
 """Colours inside the maps per theme; the outlines lie over the same data colours in both."""
 
+NO_WRAP = {"& .MuiToggleButton-root, & .MuiButton-root": {"whiteSpace": "nowrap"}}
+"""Of a group of buttons: each keeps its words on one line."""
+
 
 def text(value: object) -> str:
     """Text made safe for HTML; names come from files."""

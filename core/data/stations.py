@@ -149,7 +149,8 @@ def parse_stations(content: bytes, source: str) -> Stations:
         }
     )[good]
     frame, complaints = _consistent(frame)
-    complaints += [(int(row) + 2, words) for row, words in problems[problems != ""].items()]
+    said = problems[problems != ""]
+    complaints += [(int(row) + 2, words) for row, words in zip(said.index.to_numpy(), said, strict=True)]
     complaints.sort()
     remarks = _remarks(complaints, int(missing.sum()), len(table), source)
     if frame.empty:
@@ -255,14 +256,19 @@ def _consistent(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[int, str]
         | (frame["lat"] - first["lat"]).abs().gt(1e-3)
         | (frame["elevation"] - first["elevation"]).abs().gt(1)
     )
-    for row in frame[moved].itertuples():
-        complaints.append((int(row.line), f"station {row.key!r} has another place or elevation than before"))
+    for line, key in _lines(frame[moved]):
+        complaints.append((line, f"station {key!r} has another place or elevation than before"))
     frame = frame[~moved]
     earlier = frame.groupby(["key", "time"], sort=False)["t2m"].transform("first")
     again = frame.duplicated(["key", "time"])
-    for row in frame[again & (frame["t2m"] - earlier).abs().gt(1e-6)].itertuples():
-        complaints.append((int(row.line), f"station {row.key!r} has another value for this time already"))
+    for line, key in _lines(frame[again & (frame["t2m"] - earlier).abs().gt(1e-6)]):
+        complaints.append((line, f"station {key!r} has another value for this time already"))
     return frame[~again], complaints
+
+
+def _lines(frame: pd.DataFrame) -> list[tuple[int, str]]:
+    """(line of the file, key of the station) of every row."""
+    return [(int(line), str(key)) for line, key in zip(frame["line"], frame["key"], strict=True)]
 
 
 def _remarks(complaints: list[tuple[int, str]], missing: int, rows: int, source: str) -> tuple[str, ...]:

@@ -31,15 +31,26 @@ from numpy.typing import NDArray
 from core.domain import Domain
 from core.plural import counted
 from explorer.batch import together
+from explorer.display import Display
 from explorer.encoding import Scale, nice_ticks
 from explorer.jobs import Progress
 from explorer.library import COARSE, TRUTH, OpenStore
-from explorer.session import DIFFERENCE, Field, Session, Snapshot, show_hour
+from explorer.region_statistics import region_statistics, show_statistics
+from explorer.session import DIFFERENCE, STATISTICS, SWIPE, Field, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, PALETTES, block, text
+from explorer.views.layers import Layers
 from explorer.views.marks import Marks, Shown
+from explorer.views.swipe import Swipe, swipe_head
 
-CELL = {"min-height": "0", "min-width": "0"}
+CELL = {
+    "min-height": "0", "min-width": "0",
+    # Panel would give the map the height of the cell, and the title on top of that.
+    "display": "grid", "grid-template-rows": "max-content minmax(0, 1fr)",
+    "grid-template-columns": "minmax(0, 1fr)",
+}  # fmt: skip
 NOTHING = np.zeros((1, 1), np.uint16)
+HEAD, HEAD_WITH_STATISTICS = 24, 42
+"""Height of the title of a map [pixels]."""
 
 FIT = """
 // Show at least the wanted window, at the same metres per pixel along x and y.
@@ -115,7 +126,9 @@ class Maps(pn.viewable.Viewer):
     """The maps of a session's snapshot."""
 
     prefix = ""  # of the names of Bokeh models, which are found by name
-    follows = ("snapshot", "mode", "reference", "palette", "limits", "region")
+    follows = (
+        "snapshot", "mode", "reference", "palette", "limits", "region", "layers", "left", "right",
+    )  # fmt: skip
 
     def __init__(self, session: Session, **params: Any) -> None:
         super().__init__(**params)
@@ -129,6 +142,10 @@ class Maps(pn.viewable.Viewer):
         self._shown: tuple[str, ...] = ()
         self._filled: Snapshot | None = None
         self._tooltip_rows: tuple[tuple[str, str], ...] = ()
+        self._layers: Layers | None = None
+        self._swipe: Swipe | None = None
+        self._drawn: Display | None = None
+        self._statistics: dict[str, str] = {}
 
         self.source = ColumnDataSource(data=empty_columns(), name=f"{self.prefix}fields")
         self.place = ColumnDataSource(
@@ -179,7 +196,9 @@ class Maps(pn.viewable.Viewer):
     # ---------------------------------------------------------------- what the session says
 
     def _follow(self) -> None:
-        """Watch what changes less than all maps."""
+        """Watch what changes less than all maps, and add what only the maps of hours have."""
+        self._layers = Layers(self.session, self.x_range)
+        self._swipe = Swipe(self.source)
         self.session.param.watch(self._update_heads, ["scores", "progress"])
         self.session.points.param.watch(self._update_heads, ["place", "sited"])
         self.session.param.watch(self._update_preview, "preview")
@@ -196,6 +215,9 @@ class Maps(pn.viewable.Viewer):
             self._fill(snapshot)
             self._filled = snapshot
             self._arrange(snapshot)
+            if self._layers is not None:
+                self._layers.update(snapshot)
+            self._describe_fields(snapshot)
             self._update_heads()
 
     def _use(self, opened: OpenStore) -> None:
@@ -218,6 +240,8 @@ class Maps(pn.viewable.Viewer):
         window = self.session.window
         if window is not None:
             self.fit(window.left, window.right, window.bottom, window.top)
+            if self._swipe is not None:
+                self._swipe.centre((window.left + window.right) / 2)
 
     def fit(self, left: float, right: float, bottom: float, top: float) -> None:
         """Show at least this window of the plane [m] in all maps."""
@@ -245,6 +269,7 @@ class Maps(pn.viewable.Viewer):
             "decimals": [quantity.decimals + 1],
             "against": [against],
         }
+        self._drawn = shown
         self._scale = scale = Scale.spanning(shown.values.values())
         columns |= {"low": [scale.low], "step": [scale.step]}
         columns |= {key: [scale.encode(values)] for key, values in shown.values.items()}
@@ -269,6 +294,10 @@ class Maps(pn.viewable.Viewer):
         difference = self.session.mode == DIFFERENCE
         against = self.session.against if difference else ""
         rows = tuple((field.key, field.label) for field in snapshot.fields)
+        if self.session.mode == SWIPE and self._swipe is not None:
+            self._swipe.show(*self.session.pair())
+            self._place_maps(rows, (SWIPE,))
+            return
         self._place_maps(rows, tuple(key for key, _ in rows if key != against))
 
     def _place_maps(self, rows: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> None:
@@ -292,6 +321,19 @@ class Maps(pn.viewable.Viewer):
                 cell.styles = {**CELL, "order": str(keys.index(key) if key in keys else len(keys))}
             if len(self._grid.objects) != len(self._cells):
                 self._grid.objects = list(self._cells.values())
+
+    def _describe_fields(self, snapshot: Snapshot) -> None:
+        """Statistics over the region of what the maps show, where they are wanted."""
+        self._statistics = {}
+        window, shown = self.session.window, self._drawn
+        if STATISTICS not in self.session.layers or window is None or shown is None:
+            return
+        quantity, signed = snapshot.quantity, shown.reference is not None
+        units = quantity.difference_units if signed else quantity.units
+        for key, values in shown.values.items():
+            found = region_statistics(values, window, snapshot.opened.domain)
+            if found is not None:
+                self._statistics[key] = show_statistics(found, quantity.decimals, units, signed=signed)
 
     def _update_preview(self, *_: object) -> None:
         """The emerging field of one map, in the colours that are there."""
@@ -319,8 +361,13 @@ class Maps(pn.viewable.Viewer):
             f"<div class='head'><h2>{text(title)}</h2><span class='when'>{text(show_hour(snapshot.hour))}</span>"
             + (f"<span class='busy'>computing {text(busy)}…</span>" if busy else "")
             + _marked(session, snapshot)
+            + (f"<span class='layer'>{text(self._layers.describe())}</span>" if self._layers else "")
             + "</div>"
         )
+        if SWIPE in self._heads:
+            names = session.references()
+            sides = [(names[key], self._statistics.get(key, "")) for key in session.pair()]
+            self._heads[SWIPE].object = swipe_head(*sides)
         table = session.scores
         for field in snapshot.fields:
             head = self._heads.get(field.key)
@@ -339,7 +386,15 @@ class Maps(pn.viewable.Viewer):
             elif row is not None and field.key != COARSE and np.isfinite(row.rmse):
                 units = snapshot.quantity.difference_units
                 parts.append(f"<span class='score'>RMSE <b>{row.rmse:.2f} {text(units)}</b></span>")
-            head.object = f"<div class='panel-head'>{''.join(parts)}</div>"
+            numbers = self._statistics.get(field.key, "")
+            tall = HEAD_WITH_STATISTICS if STATISTICS in session.layers else HEAD
+            if head.height != tall:
+                head.height = tall
+            head.object = (
+                f"<div class='panel-head'>{''.join(parts)}</div><div class='panel-stats' "
+                f"title='Over the cells of the region: mean, lowest to highest value, standard deviation'>"
+                f"{text(numbers)}</div>"
+            )
 
     def _update_theme(self, *_: object) -> None:
         ink = INK[self.session.theme]
@@ -351,6 +406,8 @@ class Maps(pn.viewable.Viewer):
                     glyph.update(fill_color=ink["empty"], hatch_color=ink["hatch"])
                 else:
                     glyph.line_color = ink["halo"] if kind == "halo" else ink["coast"]
+            if self._swipe is not None:
+                self._swipe.colour(ink["cross"])
 
     # ---------------------------------------------------------------- one map
 
@@ -399,7 +456,7 @@ class Maps(pn.viewable.Viewer):
             y="top",
             dw="width",
             dh="height",
-            source=self.source,
+            source=self._swipe.source if key == SWIPE and self._swipe is not None else self.source,
             color_mapper=self._mapper_of(key),
             anchor="top_left",
             origin="top_left",
@@ -417,6 +474,11 @@ class Maps(pn.viewable.Viewer):
             )
             line.nonselection_glyph = None
             self._outline_glyphs.append((kind, line.glyph))
+        if self._layers is not None:
+            self._outline_glyphs += self._layers.draw(plot, key)
+        if self._swipe is not None and key == SWIPE:
+            self._swipe.draw(plot)
+            self._swipe.colour(ink["cross"])
         hover = HoverTool(
             renderers=[image],
             tooltips="",
@@ -436,7 +498,7 @@ class Maps(pn.viewable.Viewer):
         self.marks.draw_on(plot, key, own if own is self.mapper else None)
         self._figures[key] = plot
         self._hovers[key] = hover
-        self._heads[key] = block(height=24)
+        self._heads[key] = block(height=HEAD if key != SWIPE else HEAD_WITH_STATISTICS)
         self._cells[key] = pn.Column(
             self._heads[key],
             pn.pane.Bokeh(plot, sizing_mode="stretch_both", margin=0),

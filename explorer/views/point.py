@@ -165,7 +165,8 @@ class PointView(pn.viewable.Viewer):
         progress = session.progress
         active = progress is not None and progress.active
         many = len(self.study.missing_members()) if session.generators else 0
-        offer = bool(session.generators) and self.study.series is not None and (active or many > 0)
+        may = not session.library.settings.no_sampling
+        offer = may and bool(session.generators) and self.study.series is not None and (active or many > 0)
         self.button.visible = offer
         self.bar.visible = offer and active
         self.bar.value = round(100 * progress.share) if active else 0

@@ -139,7 +139,9 @@ def describe(session: Session) -> str:
             others = f"{progress.ahead} other visitors" if progress.ahead > 1 else "another visitor"
             return f"Waiting for the sampling of {others}."
         if progress.fields > 1:
-            what = "member" if progress.fields <= MOST_MEMBERS else "field"  # a job may be of several hours
+            # A job may be of several hours.
+            most = session.library.settings.most_members
+            what = "member" if progress.fields <= most else "field"
             parts.append(f"{what} {min(len(progress.made) + 1, progress.fields)} of {progress.fields}")
         parts.append(f"step {progress.step} of {progress.steps}" if progress.steps else "preparing")
         if progress.left is not None:

@@ -13,8 +13,9 @@ from bokeh.models import ColumnDataSource, DataRange1d, FactorRange, Span
 from bokeh.plotting import figure
 
 from explorer.scores import NAMES, WITH_UNITS, Score, best, error_distributions, to_csv
-from explorer.session import ScoreTable, Session, show_hour
-from explorer.style import SERIES, block, message, series_colours, text
+from explorer.session import HOUR, HOURS, ScoreTable, Session, show_hour
+from explorer.style import NO_WRAP, SERIES, block, message, series_colours, text
+from explorer.views.hour_scores import HourScores
 
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = False  # slower than the canvas on machines without a graphics card
@@ -57,19 +58,51 @@ class Scores(pn.viewable.Viewer):
             max_width=1500,
         )
         self._why = block()
-        self._layout = pn.Column(
-            self._content, self._why, sizing_mode="stretch_both", margin=0, styles={"overflow-y": "auto"}
+        self._scope = pmui.RadioButtonGroup(
+            label="", options={"This hour": HOUR, "Many hours": HOURS}, value=session.scope, size="small",
+            margin=(10, 0, 2, 18), css_classes=["scope"], sx=NO_WRAP,
+            description="Scores of the hour that is shown, or over the hours that the sidebar offers (season, "
+            "time of day, split).",
+        )  # fmt: skip
+        self._scope.param.watch(lambda event: self._choose_scope(event.new), "value")
+        self._hours: HourScores | None = None  # made when it is first asked for
+        self._loaded = False
+        self._hours_box = pn.Column(
+            sizing_mode="stretch_width", margin=(0, 24, 24, 18), max_width=1500, visible=False
         )
-        session.param.watch(self._update, ["scores", "snapshot", "view"])
+        self._layout = pn.Column(
+            self._scope, self._content, self._why, self._hours_box, sizing_mode="stretch_both", margin=0,
+            styles={"overflow-y": "auto"},
+        )  # fmt: skip
+        session.param.watch(self._update, ["scores", "snapshot", "view", "scope"])
+        # Maps added to what a page is opened with, before it is loaded, would ask the internet for style sheets.
+        pn.state.onload(lambda: session.later(self._on_load))
         self._update()
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._layout
 
+    def _on_load(self) -> None:
+        self._loaded = True
+        self._update()
+
+    def _choose_scope(self, scope: str | None) -> None:
+        if scope is not None:
+            self.session.scope = scope
+
     def _update(self, *_: object) -> None:
         session = self.session
         if session.view != "scores":
             return  # hidden; drawn when it is looked at
+        self._scope.value = session.scope
+        many = session.scope == HOURS
+        if many and self._hours is None and self._loaded:
+            self._hours = HourScores(session)
+            self._hours_box.append(self._hours)
+        self._hours_box.visible = many
+        if many:
+            self._content.visible = self._why.visible = False
+            return
         table: ScoreTable | None = session.scores
         snapshot = session.snapshot
         self._content.visible = bool(table and table.rows)

@@ -10,10 +10,12 @@ import panel as pn
 import panel_material_ui as pmui
 
 from explorer.player import SPEEDS, Player
-from explorer.session import DIFFERENCE, FIELDS, Session, show_hour
+from explorer.session import DIFFERENCE, FIELDS, SWIPE, Session, show_hour
 from explorer.style import SEQUENTIAL, block, text
+from explorer.views.layers import LayerControls
 from explorer.views.models import Models
 from explorer.views.sampling import SamplingControls
+from explorer.views.swipe import PairControls
 
 WIDTH = 300
 INNER = {"sizing_mode": "stretch_width", "margin": (4, 16)}
@@ -23,6 +25,12 @@ SEASON_NAMES = {
     "Spring": "spring",
     "Summer": "summer",
     "Autumn": "autumn",
+}
+SPLIT_NAMES = {
+    "All hours": "all",
+    "Training weeks": "train",
+    "Validation weeks": "validation",
+    "Test weeks": "test",
 }
 DAYTIME_NAMES = {"Any time": "all", "06–17 UTC": "day", "18–05 UTC": "night"}
 
@@ -57,6 +65,12 @@ class Sidebar(pn.viewable.Viewer):
             label="Time of day", options=DAYTIME_NAMES, size="small", **_half(left=False)
         )
 
+        self.split = pmui.Select(
+            label="Split", options=SPLIT_NAMES, size="small", **INNER,
+            description="Of each 20 weeks, 14 are for training, 3 for validation and 3 for the test of a model. "
+            "Scores of training weeks flatter.",
+        )  # fmt: skip
+
         self.models = pn.Column(sizing_mode="stretch_width", margin=(0, 16))
 
         self.files = Models(session)
@@ -65,10 +79,15 @@ class Sidebar(pn.viewable.Viewer):
         self.variable = pmui.Select(label="Variable", size="small", **INNER)
         self.region = pmui.Select(label="Region", size="small", **INNER)
         self.mode = pmui.RadioButtonGroup(
-            label="", options={"Fields": FIELDS, "Difference": DIFFERENCE}, size="small", **INNER
+            label="",
+            options={"Fields": FIELDS, "Difference": DIFFERENCE, "Swipe": SWIPE},
+            size="small",
+            **INNER,
         )
         self.reference = pmui.Select(label="Difference from", size="small", **INNER)
         self.no_truth = block(margin=(0, 16))
+        self.pair = PairControls(session)
+        self.layers = LayerControls(session)
         self.palette = pmui.Select(label="Colour map", size="small", **INNER)
         self.automatic = pmui.Checkbox(label="Colour range fits each hour", size="small", **INNER)
         self.low = pmui.FloatInput(label="From", size="small", **_half(left=True))
@@ -86,9 +105,11 @@ class Sidebar(pn.viewable.Viewer):
                 self.play, self.speed, sizing_mode="stretch_width", margin=0, styles={"align-items": "center"}
             ),
             self.date, pn.Row(self.season, self.daytime, sizing_mode="stretch_width", margin=(0, 0)),
+            self.split,
             pn.Row(_title("Downscalers"), self.files.button, sizing_mode="stretch_width", margin=0),
             self.models, self.files, self.sampling,
             _title("Show"), self.variable, self.region, self.mode, self.reference, self.no_truth,
+            self.pair, self.layers,
             _title("Colours"), self.palette, self.automatic, self.limits,
             sizing_mode="stretch_width", margin=(0, 0, 20, 0),
         )  # fmt: skip
@@ -110,7 +131,7 @@ class Sidebar(pn.viewable.Viewer):
         for update, names in (
             (self._update_stores, ["stores", "store", "opened", "hours"]),
             (self._update_hours, ["hours", "hour"]),
-            (self._update_filters, ["season", "daytime"]),
+            (self._update_filters, ["season", "daytime", "split"]),
             (self._update_models, ["choices", "models", "opened"]),
             (self._update_show, ["quantities", "variable", "windows", "region", "mode", "reference", "opened",
                                  "choices", "models"]),
@@ -183,6 +204,7 @@ class Sidebar(pn.viewable.Viewer):
 
     def _update_filters(self) -> None:
         self.season.value, self.daytime.value = self.session.season, self.session.daytime
+        self.split.value = self.session.split
 
     def _update_models(self) -> None:
         session, choices = self.session, self.session.choices
@@ -221,6 +243,7 @@ class Sidebar(pn.viewable.Viewer):
         )
         self.mode.value = session.mode
         self.reference.visible = session.mode == DIFFERENCE
+        self.pair.__panel__().visible = session.mode == SWIPE
         if session.opened is not None:
             offered = session.references()
             self.reference.param.update(
@@ -252,7 +275,7 @@ class Sidebar(pn.viewable.Viewer):
         for widget, name in (
             (self.store, "store"), (self.season, "season"), (self.daytime, "daytime"),
             (self.variable, "variable"), (self.region, "region"), (self.mode, "mode"),
-            (self.reference, "reference"),
+            (self.reference, "reference"), (self.split, "split"),
         ):  # fmt: skip
             widget.param.watch(lambda event, name=name: self._choose(name, event.new), "value")
         self.palette.param.watch(lambda event: self._choose_palette(event.new), "value")
