@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.places import find_places
+from core.places import find_places, to_lonlat
 from explorer.library import OpenStore
 from explorer.quantities import Quantity
 from explorer.results import Fields
@@ -184,6 +184,12 @@ def towns(opened: OpenStore) -> dict[str, tuple[float, float]]:
     names, lon, lat = zip(*TOWNS, strict=True)
     inside = find_places(opened.domain, lon, lat).inside
     return {name: (x, y) for name, x, y, there in zip(names, lon, lat, inside, strict=True) if there}
+
+
+def middle(opened: OpenStore) -> list[float]:
+    """Longitude and latitude [degrees, to a tenth] of the middle of a store's domain."""
+    left, right, bottom, top = opened.domain.fine.extent
+    return [round(number, 1) for number in to_lonlat(opened.domain, (left + right) / 2, (bottom + top) / 2)]
 
 
 def hours_around(hours: Hours, hour: np.datetime64, span: str) -> Hours:

@@ -14,7 +14,7 @@ from bokeh.plotting import figure
 from core.plural import counted
 from explorer.batch import together
 from explorer.library import COARSE, TRUTH
-from explorer.points import PointSeries, is_point, towns, with_gaps
+from explorer.points import PointSeries, is_point, middle, towns, with_gaps
 from explorer.quantities import Quantity
 from explorer.session import Session, show_hour
 from explorer.stations import QUANTITY
@@ -155,6 +155,8 @@ class PointView(pn.viewable.Viewer):
             point = session.point
             here = next((name for name, where in offered.items() if list(where) == point), "")
             self.town.param.update(options=["", *offered], value=here, disabled=not offered)
+            if point is None and session.opened is not None:
+                point = middle(session.opened)  # where typing one number leads to a place on the maps
             if point is not None:
                 self.longitude.value, self.latitude.value = point
             self.span.value = session.span

@@ -427,6 +427,8 @@ def test_the_view_says_how_to_begin_and_then_what_is_there(shared: Library):
     view = PointView(session)
     assert "Choose a point" in view._why.object
     assert [button.label for button in view._towns.objects] == ["Venezia"]
+    assert session.point is None
+    assert (view.longitude.value, view.latitude.value) == tuple(middle(session.opened))
     view._towns.objects[0].clicks += 1
     assert session.point == [12.33, 45.44]
     assert view.town.value == "Venezia"
