@@ -12,6 +12,9 @@ ADDRESS ?= localhost
 OPEN ?= yes
 STORES ?=
 
+# Processes that run the tests.
+WORKERS ?= 2
+
 .PHONY: help explore test test-unit test-browser lint clean
 
 help:
@@ -40,12 +43,13 @@ explore: $(VENV)/.runtime
 
 test: test-unit test-browser
 
+# Files, not single tests, are shared out: what a file's tests have in common is made once.
 test-unit: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore tests/browser
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/browser
 
 # A call of its own: Playwright's event loop and the asyncio tests do not share a process.
 test-browser: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/browser
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from explorer.session import Session
 from explorer.settings import SettingsError, parse
 from explorer.style import HEADER, LOGO, THEME_CONFIG, block, message, text
 from explorer.views.about import About
+from explorer.views.connection import come_back
 from explorer.views.ensemble import EnsembleView
 from explorer.views.export import ExportDialog
 from explorer.views.flux import FluxView
@@ -290,4 +291,5 @@ def show() -> None:
     # Panel learns where its style sheets lie when it writes the page. A session that a websocket begins, in
     # another process or after a restart, never sees that and would ask the internet for them.
     pn.state.curdoc.template_variables.setdefault("dist_url", LOCAL_DIST)
+    come_back(pn.state.curdoc)
     build_safely(sys.argv[1:]).servable(title=TITLE)

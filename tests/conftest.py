@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+# Read when PyTorch is imported, here and in every process that a test starts. The networks are tiny, and two
+# test processes share the cores: threads that wait for each other cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -41,9 +41,10 @@ def served(
     *,
     folder: Path = ROOT,
     environment: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[str]:
     """The address of the page, served by ``panel serve`` in a process of its own from ``folder``."""
-    port = free_port("localhost", 5100 + os.getpid() % 800)
+    port = port or free_port("localhost", 5100 + os.getpid() % 800)
     arguments = command(stores, checkpoints, port=port, open_browser=False)
     log = folder / f"server-{port}.log" if folder != ROOT else None
     with open(log or os.devnull, "w") as output:

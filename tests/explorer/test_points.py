@@ -11,7 +11,7 @@ from core.places import to_lonlat
 from explorer.address import from_query, to_query
 from explorer.jobs import CANCELLED
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
-from explorer.points import Band, Place, find_place, hours_around, is_point, towns, with_gaps
+from explorer.points import Band, Place, find_place, hours_around, is_point, middle, towns, with_gaps
 from explorer.session import Session
 from explorer.settings import Settings
 from explorer.stations import to_csv
