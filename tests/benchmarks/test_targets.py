@@ -87,3 +87,22 @@ def test_the_page_of_the_ablation_holds_its_values():
     assert len(values) > 10
     page = (ROOT / "docs" / "pde-ablation.md").read_text(encoding="utf-8")
     assert [arm for arm, found in values.items() if f"| {arm} | {' | '.join(found)} |" not in page] == []
+
+
+def test_what_longer_training_brings_is_in_the_docs_as_it_was_measured():
+    found = {}
+    with (ROOT / "docs" / "results" / "unet-longer.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["target"] == "t2m":
+                found[row["model"], row["score"]] = row
+    (longer,) = {name for name, _ in found if name.startswith("unet-")} - {
+        "unet-f2aaab87"
+    }  # the one that ships
+    rmse, slope = found[longer, "rmse"], found[longer, "spectral_slope_loss"]
+    quadratic = float(found["quadratic", "rmse"]["value"])
+    share = f"{100 * float(rmse['value']) / quadratic:.1f} %"
+    interval = f"{float(rmse['value']):.3f} K [{float(rmse['low']):.3f}, {float(rmse['high']):.3f}]"
+    words = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert f"{interval} against {quadratic:.3f} K, {share}" in words
+    assert f"to {float(slope['value']):.3f}" in words
+    assert share in (ROOT / "README.md").read_text(encoding="utf-8")
