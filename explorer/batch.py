@@ -27,7 +27,21 @@ def together(document: Document | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        document.unhold()
+        if _locked(document):
+            document.unhold()
+        else:
+            document.add_next_tick_callback(document.unhold)
+
+
+def _locked(document: Document) -> bool:
+    """Whether changes of a document may be sent now.
+
+    Panel runs what follows from an event without Bokeh's lock when others of the same page are on their way, as
+    happens when keys are pressed fast; changes must then wait for the lock.
+    """
+    context = document.session_context
+    session = context.session if context is not None else None
+    return session is None or getattr(session, "_pending_writes", ()) is not None
 
 
 class Delivery:

@@ -21,7 +21,6 @@ from explorer.session import Session
 from explorer.settings import SettingsError, parse
 from explorer.style import HEADER, LOGO, THEME_CONFIG, block, message, text
 from explorer.views.about import About
-from explorer.views.connection import come_back
 from explorer.views.ensemble import EnsembleView
 from explorer.views.export import ExportDialog
 from explorer.views.flux import FluxView
@@ -30,6 +29,7 @@ from explorer.views.maps import Maps
 from explorer.views.point import PointView
 from explorer.views.sidebar import WIDTH, Sidebar
 from explorer.views.spectra import SpectraView
+from explorer.views.window import come_back, follow_steps
 
 log = logging.getLogger(__name__)
 
@@ -292,4 +292,5 @@ def show() -> None:
     # another process or after a restart, never sees that and would ask the internet for them.
     pn.state.curdoc.template_variables.setdefault("dist_url", LOCAL_DIST)
     come_back(pn.state.curdoc)
+    follow_steps(pn.state.curdoc)
     build_safely(sys.argv[1:]).servable(title=TITLE)

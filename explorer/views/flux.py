@@ -28,7 +28,15 @@ from explorer.fluxes import (
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.session import DIFFERENCE, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, block, message, text
-from explorer.views.maps import CELL, FIT, colour_bar, grid_styles, join_outlines, window_columns
+from explorer.views.maps import (
+    CELL,
+    FIT,
+    colour_bar,
+    grid_styles,
+    join_outlines,
+    place_cell,
+    window_columns,
+)
 from explorer.views.marks import Marks
 
 NOTHING = np.full((1, 1), np.nan)
@@ -230,7 +238,7 @@ class FluxView(pn.viewable.Viewer):
         self._grid.styles = {**grid_styles(columns, rows), "height": f"{height}px"}
         for key, cell in self._cells.items():
             cell.visible = key in keys
-            cell.styles = {**CELL, "order": str(keys.index(key) if key in keys else len(keys))}
+            cell.styles = place_cell(keys.index(key) if key in keys else None)
         if len(self._grid.objects) != len(self._cells):
             self._grid.objects = list(self._cells.values())
 

@@ -318,7 +318,7 @@ class Maps(pn.viewable.Viewer):
             # Maps that are not wanted are hidden, not removed, so that they come back at once.
             for key, cell in self._cells.items():
                 cell.visible = key in keys
-                cell.styles = {**CELL, "order": str(keys.index(key) if key in keys else len(keys))}
+                cell.styles = place_cell(keys.index(key) if key in keys else None)
             if len(self._grid.objects) != len(self._cells):
                 self._grid.objects = list(self._cells.values())
 
@@ -575,6 +575,14 @@ def _tooltip(rows: tuple[tuple[str, str], ...], key: str) -> str:
         "background:var(--mui-palette-background-paper)'>"
         f"<div style='opacity:0.72;margin-bottom:2px'>@{{left}}{{place}}</div>{body}</div>"
     )
+
+
+def place_cell(position: int | None) -> dict[str, str]:
+    """Styles of a map's cell at a position of the grid, or of one that is not shown.
+
+    A style of its own overrides what Panel does to hide things, so hiding is said here too.
+    """
+    return {**CELL, "order": str(position)} if position is not None else {**CELL, "display": "none"}
 
 
 def grid_styles(columns: int, rows: int) -> dict[str, str]:

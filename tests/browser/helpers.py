@@ -173,6 +173,17 @@ class Explorer:
         return [name for box, name in sorted(placed, key=lambda item: (item[0]["y"], item[0]["x"]))]
 
     @property
+    def drawn(self) -> dict[str, float]:
+        """Width [pixels] of every figure of a map that takes room on the page: key -> width."""
+        return self.page.evaluate(
+            """() => Object.fromEntries([...Bokeh.documents[0]._all_models.values()]
+                .filter(model => model.type == 'Figure' && model.name?.startsWith('map-'))
+                .map(model => [model.name.slice(4), Bokeh.index.find_one(model)])
+                .map(([key, view]) => [key, view?.el.getBoundingClientRect().width])
+                .filter(([, width]) => width > 0))"""
+        )
+
+    @property
     def hour(self) -> str:
         """The hour in the heading of the maps."""
         return self.page.locator(".head .when").first.inner_text()

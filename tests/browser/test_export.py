@@ -108,6 +108,19 @@ def test_keys_step_hours_and_switch_views_but_not_while_one_writes(explorer: Exp
     page.locator(".head .when", has_text="12:00 UTC").first.wait_for()
 
 
+def test_keys_pressed_fast_leave_one_view(explorer: Explorer):
+    page = explorer.page
+    explorer.open("models=quadratic")
+    for _ in range(2):
+        for key in "23456781":
+            page.keyboard.press(key)
+    page.locator(".map-grid:visible").wait_for()
+    page.locator(".about").wait_for(state="hidden")
+    for other in (".spectra-table", ".flux-table", ".score-table", ".point-status", ".about"):
+        assert not page.locator(other).first.is_visible()
+    assert page.get_by_role("alert").count() == 0 or not page.get_by_role("alert").first.is_visible()
+
+
 def test_hours_play_until_somebody_stops_them(explorer: Explorer):
     page = explorer.page
     explorer.open("models=quadratic&hour=2021-03-16T22:00")

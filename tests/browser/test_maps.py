@@ -141,3 +141,22 @@ def test_theme_restyles_page_and_maps(explorer: Explorer):
         "() => Bokeh.documents[0].get_model_by_name('map-truth').border_fill_color.includes('12181d')"
     )
     explorer.wait_for("() => location.search.includes('theme=dark')")
+
+
+def test_maps_that_are_not_wanted_take_no_room(explorer: Explorer):
+    explorer.open()
+    all_maps = explorer.drawn
+    assert sorted(name.partition("-")[0] for name in all_maps) == ["coarse", "quadratic", "truth", "unet"]
+    explorer.mode("Difference")
+    explorer.page.get_by_text("difference from truth").wait_for()
+    explorer.wait_for_text_to_go("computing")
+    assert set(explorer.drawn) == set(all_maps) - {"truth"}
+    explorer.mode("Swipe")
+    explorer.page.locator(".swipe-head:visible").wait_for()
+    assert list(explorer.drawn) == ["swipe"]
+    explorer.mode("Fields")
+    explorer.page.locator(".panel-head:visible", has_text="Truth").wait_for()
+    assert explorer.drawn == all_maps
+    explorer.page.get_by_label("Quadratic interpolation").uncheck()
+    explorer.page.locator(".panel-head", has_text="Quadratic").wait_for(state="hidden")
+    assert set(explorer.drawn) == set(all_maps) - {"quadratic"}

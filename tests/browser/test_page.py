@@ -36,6 +36,25 @@ def test_reload_restores_everything(explorer: Explorer, new_explorer: NewExplore
     assert again.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 24, 29)"
 
 
+def test_back_and_forward_lead_through_what_was_seen(explorer: Explorer):
+    page = explorer.page
+    explorer.open("models=quadratic")
+    explorer.next_hour()
+    explorer.wait_for("() => location.search.includes('13:00')")
+    explorer.view("About")
+    page.locator(".about:visible").wait_for()
+    explorer.wait_for("() => location.search.includes('view=about')")
+    page.go_back()
+    page.locator(".map-grid:visible").wait_for()
+    assert explorer.hour.endswith("13:00 UTC")
+    page.go_back()
+    page.locator(".head .when", has_text="12:00 UTC").first.wait_for()
+    page.go_forward()
+    page.locator(".head .when", has_text="13:00 UTC").first.wait_for()
+    page.go_forward()
+    page.locator(".about:visible").wait_for()
+
+
 def test_scores_as_table_bars_and_file(explorer: Explorer, tmp_path: Path):
     explorer.open("view=scores", wait=False)
     rows = explorer.page.locator(".score-table tbody tr")

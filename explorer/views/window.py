@@ -1,14 +1,27 @@
-"""What a page does when its server goes: it says so, and comes back by itself when the server does."""
+"""What the window of the browser asks for: steps back and forward, and a page that lost its server."""
 
 from __future__ import annotations
 
 from bokeh.document import Document
-from bokeh.events import ConnectionLost
+from bokeh.events import ConnectionLost, DocumentReady
 from bokeh.models import CustomJS
 
+# Panel writes the address and does not read it again. An address that it writes while the window goes back would
+# end what lies ahead, so the one that is there already is not written again. A page that was opened without a
+# state is no step of its own: back leads to where the visitor came from.
+STEPS = """
+const push = history.pushState.bind(history), replace = history.replaceState.bind(history)
+history.pushState = (state, title, url) => {
+  if (new URL(url, location.href).href !== location.href) (location.search ? push : replace)(state, title, url)
+}
+window.addEventListener('popstate', () => {
+  for (const model of Bokeh.documents[0]._all_models.values())
+    if (model.type == 'panel.models.location.Location') model.search = location.search
+})
+"""
 # The address holds what is chosen, so loading the page anew restores it. A page that loses its connection
 # right after that (a server that answers, and refuses the websocket) would go round forever; it asks instead.
-CODE = """
+LOST = """
 if (document.getElementById('connection-lost') != null) return
 const KEY = 'tramontana-came-back'
 const again = Date.now() - Number(sessionStorage.getItem(KEY) ?? 0) < 20000
@@ -49,4 +62,9 @@ setTimeout(look, 1000)
 
 def come_back(document: Document) -> None:
     """Make the page of ``document`` say when its connection is lost, and load itself anew when there is one."""
-    document.js_on_event(ConnectionLost, CustomJS(code=CODE))
+    document.js_on_event(ConnectionLost, CustomJS(code=LOST))
+
+
+def follow_steps(document: Document) -> None:
+    """Make the page of ``document`` show what the address says after a step back or forward."""
+    document.js_on_event(DocumentReady, CustomJS(code=STEPS))

@@ -1,0 +1,218 @@
+"""What a visitor of the explorer waits for, in a real browser on this machine.
+
+    python -m benchmarks.explorer data/training.zarr
+
+starts the server with the models that ship, opens the page in Chromium (1280 x 800) and prints a table:
+seconds until the controls can be used and until the maps are drawn, on a server that has just started and for
+a later visitor; seconds from pressing an arrow key to six maps of another hour drawn, both hours computed
+before; what is sent to the server while maps are moved and enlarged; memory of the server per further
+visitor; and how many of ``--visitors`` who come at the same moment see another hour in the end. Needs Linux,
+Chromium and the ``dev`` extra. These are times on the clock: run it where nothing else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from explorer.serve import command, free_port
+from tests.browser.helpers import Explorer
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("Quadratic interpolation", "Lapse-rate interpolation", "UNet (demo)", "GAN (demo)")
+"""With the coarse input and the truth they make six maps."""
+HOURS = 8
+SWITCH = """async (key) => {
+    const drawn = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))
+    const fields = Bokeh.documents[0].get_model_by_name('fields')
+    const maps = Object.keys(fields.data).filter(name => fields.data[name][0]?.length > 100)
+    const before = Object.fromEntries(maps.map(name => [name, fields.data[name][0]]))
+    const begin = performance.now()
+    document.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))
+    while (!maps.every(name => fields.data[name][0] !== before[name])) await drawn()
+    await drawn()
+    return [maps.length, performance.now() - begin]
+}"""
+
+
+@contextmanager
+def served(stores: Sequence[Path]) -> Iterator[tuple[str, int]]:
+    """Address and process number of a server over ``stores`` with an empty folder of results."""
+    port = free_port("localhost", 5300)
+    with tempfile.TemporaryDirectory() as cache:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "panel", *command(stores, None, port=port, open_browser=False)],
+            cwd=ROOT,
+            env=os.environ | {"TRAMONTANA_CACHE": cache},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield f"http://localhost:{port}/app", process.pid
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def resident(pid: int) -> float:
+    """Memory of a process [MB]."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    if found is None:
+        raise RuntimeError(f"/proc/{pid}/status says nothing of memory.")
+    return int(found[1]) * 1024 / 1e6
+
+
+def new_page(browser: Browser) -> Page:
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    return page
+
+
+def start(page: Page, address: str) -> tuple[float, float]:
+    """Seconds until the controls can be used and until the maps are drawn."""
+    begin = time.monotonic()
+    page.goto(address)
+    page.get_by_label(MODELS[0]).and_(page.locator(":enabled")).wait_for()
+    controls = time.monotonic() - begin
+    Explorer(page, address).wait_for_maps()
+    return controls, time.monotonic() - begin
+
+
+def switches(page: Page) -> list[float]:
+    """Seconds from the key to the maps, for hours that were computed before."""
+    for name in MODELS:
+        page.get_by_label(name).check()
+        page.locator(".panel-head", has_text=name).first.wait_for()
+    explorer = Explorer(page, page.url)
+    explorer.wait_for_maps()
+    found = []
+    for round_, key in enumerate(("ArrowRight", "ArrowLeft", "ArrowRight")):
+        for _ in range(HOURS):
+            maps, milliseconds = page.evaluate(SWITCH, key)
+            explorer.wait_for_maps()
+            if maps != 2 + len(MODELS):
+                raise RuntimeError(f"{maps} maps were drawn instead of {2 + len(MODELS)}.")
+            if round_ > 0:
+                found.append(milliseconds / 1000)
+    return found
+
+
+def messages_while_moving(page: Page) -> int:
+    """Messages to the server while a map is enlarged and moved with the mouse."""
+    canvas = Explorer(page, page.url).box("Truth")
+    middle = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    page.mouse.move(*middle)
+    page.wait_for_timeout(500)
+    page.evaluate("() => { window.sent = 0 }")
+    for _ in range(5):
+        page.mouse.wheel(0, -240)
+        page.wait_for_timeout(50)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 40, middle[1] + 30, steps=10)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    return int(page.evaluate("window.sent"))
+
+
+COUNT_SENT = """
+const send = WebSocket.prototype.send
+WebSocket.prototype.send = function (...words) {
+  window.sent = (window.sent ?? 0) + 1
+  return send.apply(this, words)
+}
+"""
+
+
+def crowd(browser: Browser, address: str, visitors: int) -> tuple[int, float]:
+    """Visitors who, all having come at once, see another hour in the end, and the seconds all of it took."""
+    begin = time.monotonic()
+    pages = [new_page(browser) for _ in range(visitors)]
+    for page in pages:
+        page.goto(address, wait_until="commit")
+    for page in pages:
+        Explorer(page, address).wait_for_maps()
+    before = pages[0].locator(".head .when").first.inner_text()
+    for page in pages:
+        page.get_by_role("button", name="Next hour").click()
+    content = 0
+    for page in pages:
+        Explorer(page, address).wait_for_new_hour(before)
+        content += 1
+    seconds = time.monotonic() - begin
+    for page in pages:
+        page.context.close()
+    return content, seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.explorer")
+    parser.add_argument("stores", nargs="+", type=Path)
+    parser.add_argument("--visitors", type=int, default=20, help="how many come at once (20)")
+    chosen = parser.parse_args(arguments)
+    rows: list[tuple[str, str]] = []
+    with sync_playwright() as playwright, served(chosen.stores) as (address, pid):
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox", "--disable-gpu"]
+        )
+        while True:
+            try:
+                new_page(browser).request.get(address.removesuffix("/app") + "/static/js/bokeh.min.js")
+                break
+            except Exception:  # the server is still starting
+                time.sleep(0.2)
+        for who in ("first visitor of a new server", "later visitor"):
+            page = new_page(browser)
+            page.add_init_script(COUNT_SENT)
+            controls, maps = start(page, address)
+            rows += [
+                (f"controls can be used, {who}", f"{controls:.1f} s"),
+                (f"maps drawn, {who}", f"{maps:.1f} s"),
+            ]
+        found = switches(page)
+        rows.append(
+            (
+                f"another hour on six maps, {len(found)} times: median (longest)",
+                f"{statistics.median(found):.2f} s ({max(found):.2f} s)",
+            )
+        )
+        rows.append(("messages to the server while moving and enlarging", str(messages_while_moving(page))))
+        before = resident(pid)
+        further = 6
+        for _ in range(further):
+            start(new_page(browser), address)
+        rows.append(
+            (
+                f"memory of the server per further visitor (of {further})",
+                f"{(resident(pid) - before) / further:.0f} MB",
+            )
+        )
+        browser.close()
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox", "--disable-gpu"]
+        )
+        content, seconds = crowd(browser, address, chosen.visitors)
+        rows.append(
+            (
+                f"of {chosen.visitors} visitors at once, those who saw their maps and another hour",
+                f"{content} (all in {seconds:.0f} s)",
+            )
+        )
+        browser.close()
+    print("| what | |\n|---|---:|")
+    for what, value in rows:
+        print(f"| {what} | {value} |")
+    return 0 if content == chosen.visitors else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
