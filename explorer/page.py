@@ -41,6 +41,7 @@ SWITCH = {
         "backgroundColor": "transparent !important",
         "padding": "4px 16px !important",
         "fontSize": "14px",
+        "@media (max-width: 1200px)": {"padding": "4px 7px !important", "fontSize": "13px"},
     },
     "& .Mui-selected, & .MuiButton-contained": {
         "color": "#fff !important",

@@ -102,7 +102,7 @@ class FieldFile:
             self._backend = _NetCDF(self._temporary) if self.path.suffix == ".nc" else _Zarr(self._temporary)
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             history = f"{now} downscaled by tramontana {__version__}"
-            self._backend.attrs("", {"Conventions": "CF-1.11", "history": history, **attrs})
+            self._backend.attrs("", {"Conventions": "CF-1.11", "history": history, **self._where(), **attrs})
             for key, source in sources.items():
                 self._define(self._groups[key], source.grid or domain.fine, times, source)
         except BaseException as error:
@@ -110,6 +110,15 @@ class FieldFile:
             if isinstance(error, WRITE_ERRORS):
                 raise self._unwritten(error) from error
             raise
+
+    def _where(self) -> dict[str, str]:
+        """What says to who opens the file that its root is not all there is."""
+        groups = ", ".join(group for group in self._groups.values() if group)
+        return (
+            {"comment": f"Fields are in the groups {groups}; xarray.open_datatree reads all."}
+            if groups
+            else {}
+        )
 
     def _define(self, group: str, grid: Grid, times: Times, source: Source) -> None:
         backend = self._backend

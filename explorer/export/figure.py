@@ -34,7 +34,7 @@ WIDTH = 180.0
 HIGHEST = 225.0
 """Two columns of a journal, and the most that a page holds [mm]."""
 DPI = 300
-LEFT, RIGHT, TOP, BOTTOM = 10.5, 20.0, 7.0, 11.5
+LEFT, RIGHT, TOP, BOTTOM = 10.5, 20.0, 7.0, 13.5
 """Room around the maps for latitudes, colour bar, title, longitudes and the source [mm]."""
 HEAD, GAP = 5.5, 3.0
 """Room above each map for its title and between columns [mm]."""
@@ -232,7 +232,7 @@ def _words(figure: Figure, scene: Scene, layout: Layout) -> None:
         parts.append(
             f"Sampled: member 0, seed {draw.seed}, {draw.steps} steps of {draw.sampler}".replace("_", " ")
         )
-    figure.text(left, 1.8 / height, " · ".join(parts), fontsize=SMALL - 0.5, color=QUIET, va="bottom")
+    figure.text(left, 1.4 / height, "\n".join(parts), fontsize=SMALL - 0.5, color=QUIET, va="bottom")
 
 
 class Graticule:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import panel as pn
 import panel_material_ui as pmui
 from bokeh.models import ColumnDataSource, CustomJS, CustomJSHover, HoverTool, LinearColorMapper, Range1d
 from bokeh.plotting import figure
+from numpy.typing import NDArray
 
 from explorer.batch import together
 from explorer.encoding import robust_range
@@ -31,7 +34,6 @@ from explorer.style import DIVERGING, INK, block, message, text
 from explorer.views.maps import (
     CELL,
     FIT,
-    colour_bar,
     grid_styles,
     join_outlines,
     place_cell,
@@ -208,7 +210,8 @@ class FluxView(pn.viewable.Viewer):
             columns.setdefault(key, [NOTHING])
         for one in shown:
             columns.setdefault(one.key, [NOTHING])
-        self.mapper.update(low=-bound, high=bound)
+        linear = linear_part(values.values(), bound)
+        self.mapper.update(low=-bound, high=bound, palette=signed_log_palette(bound, linear))
         self.source.data = columns
         for one in shown:
             if one.key not in self._cells:
@@ -219,7 +222,7 @@ class FluxView(pn.viewable.Viewer):
             self._hovers[one.key].tooltips = _tooltip([(o.key, o.label) for o in shown], one.key)
         window = fluxes.window
         self._arrange([one.key for one in shown], (window.top - window.bottom) / (window.right - window.left))
-        self._bar.object = colour_bar(DIVERGING, -bound, bound, units)
+        self._bar.object = ratio_bar(bound, linear, units)
         if self.x_range.start == 0 and self.x_range.end == 1:
             self.x_range.update(start=window.left, end=window.right)
             self.y_range.update(start=window.bottom, end=window.top)
@@ -286,6 +289,44 @@ class FluxView(pn.viewable.Viewer):
                 glyph.line_color = ink[kind]
 
 
+# ---------------------------------------------------------------- colours
+
+
+def linear_part(fields: Iterable[NDArray[np.floating[Any]]], bound: float) -> float:
+    """Size up to which colours are about proportional to values: half of those of the field with the least are below.
+
+    Flux ratios of smooth fields are tens of times those of rough ones; in proportional colours all but the
+    smoothest would look blank. Between a thousandth and a half of ``bound``.
+    """
+    middles = [float(np.nanmedian(np.abs(field))) for field in fields if np.isfinite(field).any()]
+    return float(np.clip(min(middles, default=0), bound / 1000, bound / 2))
+
+
+def signed_log_palette(bound: float, linear: float, count: int = 2048) -> list[str]:
+    """Diverging colours for values from -bound to bound in equal steps, logarithmic beyond ``linear``."""
+    values = np.linspace(-bound, bound, count)
+    share = np.arcsinh(values / linear) / np.arcsinh(bound / linear)
+    return [DIVERGING[i] for i in np.round((share + 1) / 2 * (len(DIVERGING) - 1)).astype(int)]
+
+
+def ratio_bar(bound: float, linear: float, units: str) -> str:
+    """HTML of the colour bar: powers of ten of both signs, where the colours have them."""
+    top = math.floor(math.log10(bound) + 1e-9)
+    powers = [10.0**power for power in range(top, top - 4, -1) if 10.0**power >= linear]
+    ticks = [0.0, *powers, *(-power for power in powers)]
+    places = {tick: 50 * (1 + np.arcsinh(tick / linear) / np.arcsinh(bound / linear)) for tick in ticks}
+    marks = "".join(
+        f"<span class='tick' style='bottom:{place:.3f}%'>{f'{tick:g}'.replace('-', '−')}</span>"
+        for tick, place in places.items()
+    )
+    stops = ", ".join(DIVERGING[round(i * (len(DIVERGING) - 1) / 63)] for i in range(64))
+    return (
+        f"<div class='bar' role='img' aria-label='Logarithmic colour scale from {-bound:g} to {bound:g} {text(units)}'>"
+        f"<div class='units'>{text(units)}</div><div class='scale'>"
+        f"<div class='colours' style='background:linear-gradient(to top, {stops})'></div>{marks}</div></div>"
+    )
+
+
 # ---------------------------------------------------------------- words
 
 
@@ -320,7 +361,8 @@ def _cells_words(fluxes: Fluxes) -> str:
     height, width = (top - bottom) / rows / 1e3, (right - left) / columns / 1e3
     return (
         f"<div class='caption'>{rows} × {columns} cells of {height:g} × {width:g} km. R is the advective over the "
-        f"diffusive flux through the boundary of a cell. {text(fluxes.remark)}</div>"
+        "diffusive flux of temperature through the boundary of a cell; colours are logarithmic. "
+        f"{text(fluxes.remark)}</div>"
     )
 
 
@@ -369,9 +411,16 @@ def _best(rows: tuple[FluxRow, ...], name: str) -> set[str]:
 def _notes(fluxes: Fluxes) -> str:
     constants = fluxes.constants
     found = [
+        "<b>Why the maps differ:</b> R divides by the mean steepness of temperature along the boundary of a cell. A "
+        "field with much small-scale detail, such as the truth or a sharp model, is steep everywhere and has a small R; "
+        "a smooth one, such as an interpolation, has a large R.",
+        "<b>Flux error:</b> how far both fluxes are from those of the truth or the coarse field, in shares of their "
+        "size: 0 for equal fluxes, 1 for a constant field. <b>Paper:</b> the formula of arXiv 2510.23866. "
+        "<b>Published training</b> and <b>metric:</b> as the published code computes it. <b>Centred:</b> of temperature "
+        "minus the mean of its cell.",
         "<b>Only the flux error passes the audit</b> of docs/physics.md. A low loss on the flux ratio does not mean "
         "a good field: it depends on the zero of the temperature scale, on the resolution and on a few flat cells, "
-        "and noise or a constant can lower it."
+        "and noise or a constant can lower it.",
     ]
     if constants.smoothing is None:
         found.append(

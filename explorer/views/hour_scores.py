@@ -54,6 +54,7 @@ class ErrorMaps(Maps):
     """Maps of the bias or the RMSE over hours, one for each downscaler."""
 
     prefix = "scores-"
+    scrolls = False
     follows = ("palette",)
 
     def __init__(self, session: Session, **params: Any) -> None:

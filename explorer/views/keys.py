@@ -32,10 +32,12 @@ export function render({model, el}) {
       [['Shift ←', 'Shift →'], 'The day before or after, at the same time of day'],
       [['Space'], 'Play or pause the hours'],
       ...model.views.map((name, i) => [[String(i + 1)], name]).slice(0, 9),
+      [['Wheel', 'Drag'], 'On a map: closer, farther, another place'],
+      [['Double click'], 'On a map: the whole region again'],
       [['?'], 'Show or hide this list'],
     ]
     const title = document.createElement('h2')
-    title.textContent = 'Keys'
+    title.textContent = 'Keys and mouse'
     const list = document.createElement('dl')
     for (const [keys, words] of rows) {
       const dt = document.createElement('dt'), dd = document.createElement('dd')
@@ -48,7 +50,7 @@ export function render({model, el}) {
       list.append(dt, dd)
     }
     const note = document.createElement('p')
-    note.textContent = 'They work unless a text field or a list has the focus.'
+    note.textContent = 'Keys work unless a text field or a list has the focus.'
     help.replaceChildren(title, list, note)
     help.showModal()
   }

@@ -49,6 +49,8 @@ CELL = {
     "grid-template-columns": "minmax(0, 1fr)",
 }  # fmt: skip
 NOTHING = np.zeros((1, 1), np.uint16)
+FARTHEST = 4
+"""How far out maps can be seen, in sides of the domain; wide and flat maps of it need about three."""
 HEAD, HEAD_WITH_STATISTICS = 24, 42
 """Height of the title of a map [pixels]."""
 
@@ -126,6 +128,7 @@ class Maps(pn.viewable.Viewer):
     """The maps of a session's snapshot."""
 
     prefix = ""  # of the names of Bokeh models, which are found by name
+    scrolls = True  # whether the wheel zooms; where a page is longer than the window it moves the page
     follows = (
         "snapshot", "mode", "reference", "palette", "limits", "region", "layers", "left", "right",
     )  # fmt: skip
@@ -250,6 +253,10 @@ class Maps(pn.viewable.Viewer):
         ):  # before the browser knows the size of the frames
             self.x_range.update(start=left, end=right)
             self.y_range.update(start=bottom, end=top)
+        if self.session.opened is not None:  # farther out there is nothing, and no way back to be seen
+            edges = self.session.opened.domain.fine.extent
+            self.x_range.max_interval = FARTHEST * (edges[1] - edges[0])
+            self.y_range.max_interval = FARTHEST * (edges[3] - edges[2])
         columns = window_columns(left, right, bottom, top)
         columns["count"] = [self.target.data["count"][0] + 1]  # so that the same window is fitted again
         self.target.data = columns
@@ -425,9 +432,9 @@ class Maps(pn.viewable.Viewer):
             x_axis_location=None,
             y_axis_location=None,
             toolbar_location=None,
-            tools=[pan, wheel, BoxZoomTool(match_aspect=True)],
+            tools=[pan, wheel, BoxZoomTool(match_aspect=True)] if self.scrolls else [pan],
             active_drag=pan,
-            active_scroll=wheel,
+            active_scroll=wheel if self.scrolls else None,
             output_backend="canvas",
             sizing_mode="stretch_both",
             min_border=0,

@@ -1,5 +1,6 @@
 """Fluxes of what is shown: those of core over the region, and what a session does with them."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,8 @@ from explorer.fluxes import (
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
 from explorer.results import Results
 from explorer.session import Session
+from explorer.style import DIVERGING
+from explorer.views.flux import linear_part, ratio_bar, signed_log_palette
 from tests.explorer.small_store import DOMAIN, HOURS, fields
 
 BIG = Domain.regular("Big land", left=4e6, top=2.5e6, shape=(72, 64), spacing=2000.0, ratio=2)
@@ -295,3 +298,30 @@ def test_nonsense_falls_back(library: Library, query: str):
     session = started(library, **from_query(f"?view=flux&{query}"))
     assert (session.variant, session.cells) == ("paper", 0)
     assert session.fluxes.maps
+
+
+def test_colours_are_logarithmic_and_equal_in_both_signs():
+    palette = signed_log_palette(1000, 10, 2001)
+    place = {colour: i for i, colour in enumerate(DIVERGING)}
+    at = [place[colour] for colour in palette]
+    assert at == sorted(at)
+    assert (at[0], at[-1]) == (0, len(DIVERGING) - 1)
+    middle = (len(DIVERGING) - 1) / 2
+    assert at[1000] == pytest.approx(middle, abs=1)
+    # asinh(100 / 10) / asinh(1000 / 10) = 2.998 / 5.298
+    assert at[1100] - middle == pytest.approx(middle * 0.566, abs=1)
+    assert middle - at[900] == pytest.approx(middle * 0.566, abs=1)
+
+
+def test_the_linear_part_is_that_of_the_field_with_the_least_values():
+    rough, smooth = np.array([-3.0, 5.0, 4.0]), np.array([np.nan, -400.0, 300.0])
+    assert linear_part([smooth, rough], 1000) == 4
+    assert linear_part([np.full(3, np.nan)], 1000) == 1
+    assert linear_part([np.full(3, 900.0)], 1000) == 500
+
+
+def test_the_bar_has_powers_of_ten_where_the_colours_have_them():
+    bar = ratio_bar(2000, 15, "km")
+    assert re.findall(r">(−?\d+)</span>", bar) == ["0", "1000", "100", "−1000", "−100"]
+    # 50 (1 + asinh(100 / 15) / asinh(2000 / 15)) = 50 (1 + 2.596 / 5.586)
+    assert "bottom:73.2" in bar
