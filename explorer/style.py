@@ -60,6 +60,8 @@ THEME_CONFIG: dict[str, Any] = {
         "typography": {"button": {"textTransform": "none"}},
         "shape": {"borderRadius": 8},
         "components": {
+            # A tooltip would be as narrow as the button that it hangs from.
+            "MuiTooltip": {"styleOverrides": {"tooltip": {"width": "max-content", "maxWidth": 260}}},
             "MuiPickersTextField": {"styleOverrides": {"root": {"width": "100%"}}},
             "MuiPickersInputBase": {
                 "styleOverrides": {"root": {"& .MuiIconButton-root": {"color": "inherit"}}}

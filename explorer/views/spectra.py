@@ -33,7 +33,8 @@ LENGTHS = (
 )  # fmt: skip
 """Wavelengths at which the slope fit may begin and end [km]."""
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
-REFERENCES = {"−5/3": 5 / 3, "−3": 3.0}
+REFERENCES = {"−8/3": 8 / 3, "−4": 4.0}
+"""Slopes that powers averaged over waves of one length have where energy spectra have −5/3 and −3."""
 """Slopes drawn for comparison, by what is written beside them: powers of the wavelength."""
 DECADES = 9
 """Decades of power shown below the highest; what lies below is an artefact of smooth interpolation."""
@@ -336,7 +337,7 @@ def _notes(spectra: Spectra, snapshot: Snapshot) -> str:
         )
     found.append(
         "Power is averaged over all waves of one length, not summed, so slopes are steeper by 1 than those of "
-        "energy spectra."
+        "energy spectra: the dashed lines are where those have −5/3 and −3."
     )
     return "<div class='notes'>" + "".join(f"<p>{one}</p>" for one in found) + "</div>"
 
