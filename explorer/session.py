@@ -23,46 +23,31 @@ from explorer.background import Latest
 from explorer.checkpoints import CheckpointFile
 from explorer.display import Display, display
 from explorer.ensembles import Ensemble, compute_ensemble
-from explorer.fluxes import VARIANTS, compute_fluxes
-from explorer.hours import MOST, PARTS, in_part
-from explorer.jobs import MOST_SEED, SAMPLERS, Draw, Piece, Preview
+from explorer.fluxes import compute_fluxes
+from explorer.hours import in_part
+from explorer.jobs import Draw, Piece, Preview
 from explorer.jobs import sentence as _plain
 from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
-from explorer.points import SPANS, is_point
 from explorer.quantities import QUANTITIES, FloatField, Quantity
 from explorer.results import Fields
 from explorer.sampling import Desk
 from explorer.scores import Score, compute_score
 from explorer.spectra import FIT, Spectra, compute_spectra
-from explorer.study import STATION_HEIGHT, PointStudy
+from explorer.study import PointStudy
+from explorer.words import (
+    DAYTIMES,
+    DIFFERENCE,
+    FIELDS,
+    HOUR,
+    SEASONS,
+    STATE,
+    STATISTICS,
+    mended,
+    read_hour,
+    write_hour,
+)
 
 log = logging.getLogger(__name__)
-
-FIELDS = "fields"
-DIFFERENCE = "difference"
-SWIPE = "swipe"
-MODES = (FIELDS, DIFFERENCE, SWIPE)
-VIEWS = ("maps", "spectra", "flux", "scores", "hours", "ensemble", "point", "about")
-HOUR, HOURS = "hour", "hours"
-SCOPES = (HOUR, HOURS)
-ARROWS, CELLS, STATISTICS = "arrows", "cells", "statistics"
-LAYERS = (ARROWS, CELLS, STATISTICS)
-SPLIT_WORDS = {"train": "training weeks", "validation": "validation weeks", "test": "test weeks"}
-STORY = "story"
-SELECTIONS = ("day3", "day6", "spread", STORY)
-THEMES = ("light", "dark")
-SEASONS: dict[str, tuple[int, ...]] = {
-    "all": tuple(range(1, 13)),
-    "winter": (12, 1, 2),
-    "spring": (3, 4, 5),
-    "summer": (6, 7, 8),
-    "autumn": (9, 10, 11),
-}
-DAYTIMES: dict[str, tuple[int, ...]] = {
-    "all": tuple(range(24)),
-    "day": tuple(range(6, 18)),
-    "night": (*range(6), *range(18, 24)),
-}
 
 Hours = NDArray[np.datetime64]
 NO_HOURS: Hours = np.empty(0, "datetime64[ns]")
@@ -208,13 +193,6 @@ class Session(param.Parameterized):
     spectra = param.Parameter(default=None, doc="Spectra of the hour and region, or None; follows its view.")
     fluxes = param.Parameter(default=None, doc="Fluxes of the hour and region, or None; follows its view.")
 
-    STATE = (
-        "store", "hour", "season", "daytime", "models", "variable", "region", "mode", "reference", "palette",
-        "limits", "members", "sampler", "steps", "seed", "generator", "theme", "view", "fit", "variant", "cells",
-        "point", "span", "height",
-        "split", "scope", "most", "left", "right", "layers", "selection",
-    )  # fmt: skip
-
     def __init__(
         self, library: Library, *, deliver: Callable[[Callable[[], None]], None] | None = None, **params: Any
     ) -> None:
@@ -245,6 +223,9 @@ class Session(param.Parameterized):
 
     def start(self) -> None:
         """Open the store and look for downscalers; call once, after the state was restored."""
+        self._check_words()
+        # Before all others: what follows from the state is not made of numbers beyond their bounds.
+        self.param.watch(self._check_words, list(STATE))
         self.param.watch(self._on_store, "store")
         self.param.watch(self._on_filter, ["season", "daytime", "split"])
         self.param.watch(self._on_request, ["hour", "models", "variable", "sampler", "steps", "seed"])
@@ -253,7 +234,6 @@ class Session(param.Parameterized):
         self.param.watch(self._on_region, "region")
         self.param.watch(self._analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
         self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
-        self._check_words()
         self._list_stores()
         self._open()
         self._await_catalogue()
@@ -261,11 +241,10 @@ class Session(param.Parameterized):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to another state, such as that of an address; what it leaves out goes to its default."""
-        values = {name: state.get(name, self.param[name].default) for name in self.STATE}
+        values = {name: state.get(name, self.param[name].default) for name in STATE}
         for name in ("store", "hour", "models"):  # their defaults are found, not known
             values[name] = state.get(name, getattr(self, name))
-        self.param.update(**values)
-        self._check_words()
+        self.param.update(**self._mended(values))
         self._update_choices()
 
     def close(self) -> None:
@@ -334,10 +313,7 @@ class Session(param.Parameterized):
     @property
     def current(self) -> np.datetime64 | None:
         """The hour shown."""
-        try:
-            return np.datetime64(self.hour, "ns") if self.hour else None
-        except ValueError:
-            return None
+        return read_hour(self.hour)
 
     @property
     def has_truth(self) -> bool:
@@ -403,7 +379,7 @@ class Session(param.Parameterized):
 
     def go(self, index: int) -> None:
         """Show the hour at this position among those on offer."""
-        self.hour = _iso(self.hours[index])
+        self.hour = write_hour(self.hours[index])
 
     def position(self) -> int:
         """Where the hour shown is among those on offer (the nearest, where the filter leaves it out)."""
@@ -412,35 +388,16 @@ class Session(param.Parameterized):
             return 0
         return int(np.argmin(np.abs(self.hours - current)))
 
-    def _check_words(self) -> None:
-        """Put back to their defaults what an address may have spelled wrongly."""
-        allowed = {"mode": MODES, "view": VIEWS, "theme": THEMES, "season": SEASONS, "daytime": DAYTIMES}
-        allowed["variant"] = VARIANTS
+    def _check_words(self, *_: object) -> None:
+        """Put right what an address or a browser may have spelled wrongly, all at once."""
+        state = {name: getattr(self, name) for name in STATE}
+        changed = {name: value for name, value in self._mended(state).items() if value != state[name]}
+        if changed:
+            self.param.update(**changed)
+
+    def _mended(self, state: Mapping[str, Any]) -> dict[str, Any]:
         settings = self.library.settings
-        most = {"members": settings.most_members, "steps": settings.most_steps}
-        allowed |= {"split": PARTS, "scope": SCOPES, "selection": SELECTIONS, "most": (*MOST, 0)}
-        allowed |= {
-            "sampler": SAMPLERS, "members": range(1, most["members"] + 1), "steps": range(1, most["steps"] + 1),
-            "seed": range(MOST_SEED + 1),
-        }  # fmt: skip
-        allowed |= {"span": SPANS, "height": ("cell", STATION_HEIGHT)}
-        for name, words in allowed.items():
-            if getattr(self, name) not in words:
-                default = self.param[name].default
-                setattr(self, name, min(default, most[name]) if name in most else default)
-        if any(layer not in LAYERS for layer in self.layers):
-            self.layers = [layer for layer in LAYERS if layer in self.layers]
-        limits = self.limits
-        if limits is not None:
-            numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
-            if len(limits) != 2 or not numbers or not limits[0] < limits[1]:
-                self.limits = None
-        if len(self.fit) != 2 or not all(_is_length(km) for km in self.fit) or self.fit[0] >= self.fit[1]:
-            self.fit = list(FIT)
-        if self.cells < 0:
-            self.cells = 0
-        if self.point is not None and not is_point(self.point):
-            self.point = None
+        return {n: mended(n, value, self.param[n].default, settings) for n, value in state.items()}
 
     # ---------------------------------------------------------------- stores and hours
 
@@ -477,7 +434,6 @@ class Session(param.Parameterized):
         )  # fmt: skip
 
     def _on_filter(self, *_: object) -> None:
-        self._check_words()
         self._update_hours()
 
     def _update_hours(self) -> None:
@@ -515,8 +471,8 @@ class Session(param.Parameterized):
             chosen = offered[int(np.argmin(np.abs(offered - current)))]
             if not (hours == current).any():
                 self.note = f"{asked.replace('T', ' ')} is not on offer here; the nearest hour is shown."
-        if _iso(chosen) != asked:
-            self.hour = _iso(chosen)  # requests the fields
+        if write_hour(chosen) != asked:
+            self.hour = write_hour(chosen)  # requests the fields
         else:
             self._request()
 
@@ -612,11 +568,18 @@ class Session(param.Parameterized):
     # ---------------------------------------------------------------- fields
 
     def _on_request(self, *events: Any) -> None:
-        if any(event.name == "variable" for event in events):
+        names = [event.name for event in events]
+        if "variable" in names:
             self._update_choices()
-        self._check_words()
         self._desk.forgive()
-        self._request()
+        if "hour" in names and self.opened is not None and not self._holds(self.current):
+            self._update_hours()  # the nearest hour there is
+        else:
+            self._request()
+
+    def _holds(self, hour: np.datetime64 | None) -> bool:
+        """Whether the open store has this hour."""
+        return self.opened is not None and hour is not None and hour in self.opened.store.hours
 
     def _on_other_scale(self, *events: Any) -> None:
         """A colour range that was set for a field means nothing for a difference or another variable."""
@@ -627,7 +590,7 @@ class Session(param.Parameterized):
         """Show the fields of the hour: at once what is there, and each of the rest when it is ready."""
         self._generation += 1
         opened, hour = self.opened, self.current
-        if opened is None or hour is None or hour not in opened.store.hours:
+        if opened is None or hour is None or not self._holds(hour):
             return
         if not self.quantities:
             self.param.update(
@@ -864,10 +827,10 @@ class Session(param.Parameterized):
 
     def sample(self) -> None:
         """Sample what is missing of the ensemble of the hour shown; ``progress`` tells how it goes."""
-        choice, hour = self.generating, self.current
-        if choice is None or self.opened is None or hour is None or hour not in self.opened.store.hours:
+        choice = self.generating
+        if choice is None or not self._holds(self.current):
             return
-        self._desk.ask([self.piece(choice, member) for member in self._numbers])
+        self._desk.ask([self.piece(choice, member) for member in self.member_numbers()])
         self._request()
 
     def sample_pieces(self, pieces: Sequence[Piece]) -> None:
@@ -880,7 +843,7 @@ class Session(param.Parameterized):
         choice = self.generating
         if choice is None or self.current is None or self.opened is None or not self.library.keeps_on_disk:
             return
-        pieces = [self.piece(choice, member) for member in self._numbers]
+        pieces = [self.piece(choice, member) for member in self.member_numbers()]
         absent = frozenset(piece for piece in pieces if self.library.peek_member(piece) is None)
         if absent and absent != self._recalled:
             self._recalled = absent
@@ -902,10 +865,10 @@ class Session(param.Parameterized):
         """Stop after the step at work; members that are made stay."""
         self._desk.cancel()
 
-    @property
-    def _numbers(self) -> range:
-        # Bounded here as well, since an address may ask for any number before its words are checked.
-        return range(min(self.members, self.library.settings.most_members))
+    def member_numbers(self) -> list[int]:
+        """Numbers of the members of an ensemble, never more than this page samples."""
+        # Bounded here as well: what follows the state may look before it is checked.
+        return list(range(min(self.members, self.library.settings.most_members)))
 
     def ready_members(self) -> tuple[int, ...]:
         """Members of the ensemble looked at that are there."""
@@ -915,7 +878,7 @@ class Session(param.Parameterized):
         choice = self.generating
         if choice is None or self.opened is None or self.current is None:
             return {}
-        found = {n: self.library.peek_member(self.piece(choice, n)) for n in self._numbers}
+        found = {n: self.library.peek_member(self.piece(choice, n)) for n in self.member_numbers()}
         return {member: fields for member, fields in found.items() if fields is not None}
 
     def _sampled_field(self, key: str, label: str, quantity: Quantity, piece: Piece) -> Field:
@@ -992,11 +955,3 @@ def _default_models(choices: Sequence[ModelChoice]) -> list[str]:
     plain = [key for key in running if key in _INTERPOLATIONS]
     trained = [key for key in running if key not in _INTERPOLATIONS]
     return plain[:1] + trained[:1] if trained else plain
-
-
-def _is_length(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < np.inf
-
-
-def _iso(hour: np.datetime64) -> str:
-    return str(np.datetime_as_string(hour, unit="m"))

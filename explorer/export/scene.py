@@ -14,8 +14,9 @@ from explorer.jobs import MOST_MEMBERS, Draw, Piece
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.quantities import FloatField, Quantity
 from explorer.scores import Score
-from explorer.session import DIFFERENCE, Session
+from explorer.session import Session
 from explorer.style import DIVERGING, PALETTES
+from explorer.words import DIFFERENCE
 
 
 class ExportError(ValueError):

@@ -26,10 +26,11 @@ from explorer.fluxes import (
     cell_sizes,
 )
 from explorer.library import COARSE, TRUTH, OpenStore
-from explorer.session import DIFFERENCE, Session, Snapshot, show_hour
+from explorer.session import Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, block, message, text
 from explorer.views.maps import CELL, FIT, colour_bar, grid_styles, join_outlines, window_columns
 from explorer.views.marks import Marks
+from explorer.words import DIFFERENCE
 
 NOTHING = np.full((1, 1), np.nan)
 WIDTH, LOWEST, HIGHEST = 860, 190, 330

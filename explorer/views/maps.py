@@ -36,11 +36,12 @@ from explorer.encoding import Scale, nice_ticks
 from explorer.jobs import Progress
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.region_statistics import region_statistics, show_statistics
-from explorer.session import DIFFERENCE, STATISTICS, SWIPE, Field, Session, Snapshot, show_hour
+from explorer.session import Field, Session, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, PALETTES, block, text
 from explorer.views.layers import Layers
 from explorer.views.marks import Marks, Shown
 from explorer.views.swipe import Swipe, swipe_head
+from explorer.words import DIFFERENCE, STATISTICS, SWIPE
 
 CELL = {
     "min-height": "0", "min-width": "0",

@@ -12,10 +12,11 @@ from core.metrics import ensemble as metrics
 from explorer.address import from_query, to_query
 from explorer.jobs import DONE, Draw
 from explorer.library import QUADRATIC, TRUTH, Library
-from explorer.session import DIFFERENCE, Session
+from explorer.session import Session
 from explorer.settings import Settings
 from explorer.views.ensemble import why_none
 from explorer.views.sampling import describe, show_seconds
+from explorer.words import DIFFERENCE
 from tests.explorer.generative import HOURS, LABEL, iso, make_ldm, make_square_store
 from tests.explorer.prompt import PromptLibrary
 

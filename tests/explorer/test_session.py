@@ -14,8 +14,9 @@ from core.data.era5 import ingest
 from core.data.store import Store
 from core.metrics.deterministic import bias, rmse
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
-from explorer.session import DIFFERENCE, Session
+from explorer.session import Session
 from explorer.settings import Settings
+from explorer.words import DIFFERENCE, FIELDS
 from tests import era5_like
 from tests.explorer.prompt import PromptLibrary
 from tests.explorer.small_store import DOMAIN, HOURS, fields, fill, make_store, make_unet
@@ -434,3 +435,55 @@ def test_nothing_is_delivered_to_a_visitor_who_left(library: Library):
     before = len(delivered)
     session.look()
     assert len(delivered) == before
+
+
+# ---------------------------------------------------------------- limits of what may be asked for
+
+
+FORGED = 10**11
+"""A number that a browser or an address may send; making so many pieces would never end."""
+
+
+@pytest.mark.parametrize("name", ["members", "steps", "seed", "cells"])
+def test_numbers_beyond_their_bounds_never_reach_who_watches(library: Library, name: str):
+    session = started(library)
+    seen = []
+    session.param.watch(lambda event: seen.append(len(session.member_numbers())), name)
+    setattr(session, name, FORGED)
+    assert getattr(session, name) == session.param[name].default
+    session.restore({"store": "full", name: FORGED})
+    assert getattr(session, name) == session.param[name].default
+    assert max(seen) == 4
+
+
+def test_a_page_that_samples_less_has_fewer_members(folder: Path):
+    settings = Settings((folder / "full.zarr",), folder, folder, most_members=2)
+    session = Session(PromptLibrary(settings), members=FORGED)
+    assert session.member_numbers() == [0, 1]
+    session.start()
+    assert (session.members, session.member_numbers()) == (2, [0, 1])
+
+
+def test_what_is_put_right_is_put_right_at_once(library: Library):
+    session = started(library)
+    seen = []
+    session.param.watch(lambda *_: seen.append((session.mode, session.steps, session.point)), "mode")
+    session.param.update(mode="sideways", steps=FORGED, point=[1.0])
+    assert seen[0] == (FIELDS, 15, None)
+
+
+@pytest.mark.parametrize("hour", ["yesterday", "today", "99999999", "9999-01-01T00:00", "1999-01-01T00:00"])
+def test_going_back_to_an_hour_that_is_not_there_shows_another(library: Library, hour: str):
+    session = started(library)
+    session.restore({"store": "full", "hour": hour})
+    assert session.hour != hour
+    assert session.current in session.hours
+    assert session.snapshot.hour == session.current
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_hour_may_say_that_it_is_in_utc(library: Library):
+    session = started(library, hour="2021-03-16T05:00Z")
+    assert session.hour == "2021-03-16T05:00"
+    session.restore({"store": "full", "hour": "2021-03-16T06:00:00Z"})
+    assert session.snapshot.hour == np.datetime64("2021-03-16T06:00")
