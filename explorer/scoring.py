@@ -141,11 +141,6 @@ class Scoring(param.Parameterized):
         """Whether the session's view shows scores over many hours."""
         return self.session.view == "scores" and self.session.scope == HOURS
 
-    @property
-    def sampling_active(self) -> bool:
-        """Whether missing members are being sampled."""
-        return self._desk.active
-
     def _follow(self, *_: object) -> None:
         if not self.looked_at:
             return  # what was begun goes on

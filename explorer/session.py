@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,16 +117,27 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores of one hour over one region, a row per downscaler."""
+    """Scores of one hour over one region, a row per downscaler; ``pieces`` are the members among them."""
 
+    opened: OpenStore
     quantity: Quantity
     hour: np.datetime64
     window: Window
     rows: tuple[Score, ...]
+    pieces: tuple[Piece, ...] = ()
 
     def get(self, key: str) -> Score | None:
         """The row of one downscaler."""
         return next((row for row in self.rows if row.key == key), None)
+
+    def belongs_to(self, snapshot: Snapshot, window: Window | None) -> bool:
+        """Whether these are scores of what a snapshot shows; it may hold more fields, or fewer."""
+        shown = {field.key: field.piece for field in snapshot.fields}
+        return (
+            self.opened is snapshot.opened
+            and (self.quantity, self.hour, self.window) == (snapshot.quantity, snapshot.hour, window)
+            and all(shown.get(piece.key, piece) == piece for piece in self.pieces)
+        )
 
 
 def show_hour(hour: np.datetime64, *, weekday: bool = True) -> str:
@@ -204,20 +216,18 @@ class Session(param.Parameterized):
         self._generation = 0
         self._hours_seen = 0
         self._identity: tuple[str, str] = ("", "")
-        self._prefetched: tuple[object, ...] = ()
+        self._prefetching: tuple[object, ...] = ()
         self._direction = 1
         self._ahead = 1
         self._closed = False
         self._correcting = False
-        self._latest = {
-            name: Latest(library.submit, self._later) for name in ("spectra", "fluxes", "ensemble")
-        }
+        self.closing: list[Callable[[], None]] = []
+        """What to call when the visitor leaves."""
+        self._latest = {name: self.background() for name in ("spectra", "fluxes", "ensemble")}
         self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
         self._gathered: tuple[object, ...] = ()
         self.points = PointStudy(self, self._later)
         self._recalled: frozenset[Piece] = frozenset()
-        self.closing: list[Callable[[], None]] = []
-        """What to call when the visitor leaves."""
 
     # ---------------------------------------------------------------- life
 
@@ -250,7 +260,7 @@ class Session(param.Parameterized):
     def close(self) -> None:
         """Stop what runs for this visitor; results already under way are kept for others."""
         self._closed = True
-        self._generation += 1
+        self._overtake()
         self._desk.close()
         self.points.close()
         for work in self.closing:
@@ -262,7 +272,9 @@ class Session(param.Parameterized):
 
     def background(self) -> Latest:
         """For work of a view that takes time, of which only what was asked for last counts."""
-        return Latest(self.library.submit, self._later)
+        latest = Latest(self.library.submit, self._later)
+        self.on_close(latest.drop)
+        return latest
 
     @property
     def checkpoint_files(self) -> tuple[CheckpointFile, ...] | None:
@@ -410,7 +422,7 @@ class Session(param.Parameterized):
         self._open()
 
     def _open(self) -> None:
-        self._generation += 1
+        self._overtake()
         if not self.store:
             self._empty("")
             return
@@ -451,7 +463,7 @@ class Session(param.Parameterized):
             self.hours = offered
         asked, current = self.hour, self.current
         if not offered.size:
-            self._generation += 1
+            self._overtake()
             pending = self.opened.store.pending.size
             self.param.update(
                 snapshot=None,
@@ -588,7 +600,7 @@ class Session(param.Parameterized):
 
     def _request(self) -> None:
         """Show the fields of the hour: at once what is there, and each of the rest when it is ready."""
-        self._generation += 1
+        self._overtake()
         opened, hour = self.opened, self.current
         if opened is None or hour is None or not self._holds(hour):
             return
@@ -662,7 +674,9 @@ class Session(param.Parameterized):
         self._publish(replace(base, fields=tuple(fields)))
 
     def _publish(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+        # At once, so that nobody sees scores of something else beside these fields.
+        stale = {"scores": None} if self._outdated(snapshot) else {}
+        self.param.update(snapshot=snapshot, **stale)
         self._score()
         if not snapshot.computing:
             self._prefetch(snapshot)
@@ -686,27 +700,47 @@ class Session(param.Parameterized):
             (hour, key) for hour in hours for key in made if self.library.peek(opened, hour, key) is None
         ]
         mark = (opened.identity, *wanted)
-        if not wanted or mark == self._prefetched:
+        if not wanted or mark == self._prefetching:
             return
-        self._prefetched = mark
-        generation = self._generation
+        self._prefetching = mark
 
         def work() -> None:
             for hour, key in wanted:
-                if generation != self._generation:
+                if self._prefetching is not mark:
                     return
-                try:
+                with suppress(Exception):  # it will be reported if somebody asks for this hour
                     self.library.fields(opened, hour, key)
-                except Exception:  # it will be reported if somebody asks for this hour
-                    return
+            self._later(end)
+
+        def end() -> None:
+            if self._prefetching is mark:
+                self._prefetching = ()
 
         self.library.submit(work)
+
+    def _overtake(self) -> None:
+        """Something else is wanted: what is under way for this page stops after the field at work."""
+        self._generation += 1
+        self._prefetching = ()
 
     # ---------------------------------------------------------------- scores
 
     def _on_region(self, *_: object) -> None:
         if self.snapshot is not None:
+            if self._outdated(self.snapshot):
+                self.scores = None
             self._score()
+
+    def _outdated(self, snapshot: Snapshot) -> bool:
+        """Whether the scores that are there are not those of a snapshot over the region."""
+        table: ScoreTable | None = self.scores
+        return table is not None and not table.belongs_to(snapshot, self.window)
+
+    @property
+    def scoring(self) -> bool:
+        """Whether scores of what is shown are on their way."""
+        truth = self.snapshot.get(TRUTH) if self.snapshot is not None else None
+        return self.scores is None and truth is not None and truth.values is not None and not self.error
 
     def scored_fields(self) -> list[tuple[str, FloatField, FloatField]]:
         """(key, forecast, truth) of everything that is scored and ready; the coarse input as interpolated."""
@@ -761,7 +795,8 @@ class Session(param.Parameterized):
                 failure = error
                 self._later(lambda: self.fail(failure))
                 return
-            table = ScoreTable(quantity, snapshot.hour, window, tuple(rows))
+            scored = tuple(piece for row in rows if (piece := pieces.get(row.key)) is not None)
+            table = ScoreTable(snapshot.opened, quantity, snapshot.hour, window, tuple(rows), scored)
             self._later(lambda: self._scored(snapshot, window, table))
 
         self.library.submit(work)
@@ -798,8 +833,13 @@ class Session(param.Parameterized):
             variant, cells = self.variant, self.cells
             self._ask("fluxes", lambda: compute_fluxes(ready, hour, opened, window, variant, cells, results))
 
-    def _ask(self, name: str, work: Callable[[], Iterable[Any]]) -> None:
-        self._latest[name].ask(work, lambda result: self.param.update(**{name: result}), self.fail)
+    def _ask(
+        self,
+        name: str,
+        work: Callable[[], Iterable[Any]],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._latest[name].ask(work, lambda result: self.param.update(**{name: result}), failed or self.fail)
 
     # ---------------------------------------------------------------- members
 
@@ -929,7 +969,11 @@ class Session(param.Parameterized):
                 domain, snapshot.hour, choice.key, choice.label, quantity, members, reference, window
             )
 
-        self._ask("ensemble", work)
+        def failed(error: Exception) -> None:
+            self._gathered, self.ensemble = (), None  # to be tried again
+            self.fail(error)
+
+        self._ask("ensemble", work, failed)
 
 
 _INTERPOLATIONS = (QUADRATIC, "lapse_rate")
@@ -941,7 +985,7 @@ def _same_request(shown: Snapshot | None, target: Snapshot) -> bool:
         and shown.opened is target.opened
         and shown.hour == target.hour
         and shown.quantity == target.quantity
-        and [f.key for f in shown.fields] == [f.key for f in target.fields]
+        and [(f.key, f.piece) for f in shown.fields] == [(f.key, f.piece) for f in target.fields]
     )
 
 

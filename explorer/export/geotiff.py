@@ -46,7 +46,7 @@ def _band(scene: Scene, panel: Panel, *, alone: bool) -> str:
     words = plain(panel.label)
     if panel.key == COARSE and not alone:
         words += f" (cells of {scene.opened.domain.coarse.dx / 1000:g} km)"
-    return words + (f" minus {plain(scene.against).lower()}" if scene.against else "")
+    return words + (f" minus {plain(scene.subtracted)}" if scene.against else "")
 
 
 def _tags(scene: Scene) -> dict[str, str]:

@@ -86,9 +86,9 @@ class About(pn.viewable.Viewer):
             else f"<li class='no'>{text(choice.label)}: {text(choice.reason)}</li>"
             for choice in choices
         )
-        folder = self.session.library.settings.checkpoints
+        folders = " and ".join(map(str, self.session.library.settings.checkpoint_folders))
         return _card(
-            "Downscalers", f"<ul>{rows}</ul><p class='no'>Checkpoints are looked for in {text(folder)}.</p>"
+            "Downscalers", f"<ul>{rows}</ul><p class='no'>Checkpoints are looked for in {text(folders)}.</p>"
         )
 
     def _domain(self) -> str:

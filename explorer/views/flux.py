@@ -27,7 +27,7 @@ from explorer.fluxes import (
 )
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.session import Session, Snapshot, show_hour
-from explorer.style import DIVERGING, INK, block, message, text
+from explorer.style import DIVERGING, INK, block, message, template_text, text
 from explorer.views.maps import CELL, FIT, colour_bar, grid_styles, join_outlines, window_columns
 from explorer.views.marks import Marks
 from explorer.words import DIFFERENCE
@@ -400,7 +400,7 @@ def _tooltip(rows: list[tuple[str, str]], key: str) -> str:
     body = "".join(
         f"<div style='display:flex;justify-content:space-between;gap:18px;"
         f"font-weight:{600 if name == key else 400}'>"
-        f"<span>{text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
+        f"<span>{template_text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
         for name, label in rows
     )
     return (

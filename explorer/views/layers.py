@@ -16,7 +16,6 @@ from explorer.style import INK
 from explorer.winds import grid_winds, longest
 from explorer.words import ARROWS, CELLS, STATISTICS, SWIPE
 
-NONE = np.zeros((1, 1), np.float32)
 LAYER_NAMES = {"Wind": ARROWS, "Cells": CELLS, "Statistics": STATISTICS}
 
 DRAW_ARROWS = """

@@ -37,7 +37,7 @@ from explorer.jobs import Progress
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.region_statistics import region_statistics, show_statistics
 from explorer.session import Field, Session, Snapshot, show_hour
-from explorer.style import DIVERGING, INK, PALETTES, block, text
+from explorer.style import DIVERGING, INK, PALETTES, block, template_text, text
 from explorer.views.layers import Layers
 from explorer.views.marks import Marks, Shown
 from explorer.views.swipe import Swipe, swipe_head
@@ -377,7 +377,7 @@ class Maps(pn.viewable.Viewer):
             parts = [f"<span class='name'>{text(field.label)}</span>"]
             detail = _spacing(field, snapshot.opened.domain)
             parts.append(f"<span class='detail'>{text(detail)}</span>")
-            row = table.get(field.key) if table is not None and table.hour == snapshot.hour else None
+            row = table.get(field.key) if table is not None else None
             if field.problem:
                 parts.append(
                     f"<span class='failed' title='{text(field.problem)}'>{text(field.problem)}</span>"
@@ -567,7 +567,7 @@ def _tooltip(rows: tuple[tuple[str, str], ...], key: str) -> str:
     body = "".join(
         f"<div style='display:flex;justify-content:space-between;gap:18px;"
         f"font-weight:{600 if name == key else 400}'>"
-        f"<span>{text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
+        f"<span>{template_text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
         for name, label in rows
     )
     return (

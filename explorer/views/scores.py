@@ -57,6 +57,7 @@ class Scores(pn.viewable.Viewer):
             sizing_mode="stretch_width",
             margin=(0, 24, 24, 18),
             max_width=1500,
+            visible=False,
         )
         self._why = block()
         self._scope = pmui.RadioButtonGroup(
@@ -106,6 +107,8 @@ class Scores(pn.viewable.Viewer):
             return
         table: ScoreTable | None = session.scores
         snapshot = session.snapshot
+        if session.scoring and self._content.visible:
+            return  # they come in a moment: until then those that are there, which say what they are of
         self._content.visible = bool(table and table.rows)
         self._why.visible = not self._content.visible
         if snapshot is None:

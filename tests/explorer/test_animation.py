@@ -7,7 +7,7 @@ import pytest
 
 from core.downscale import DownscaleError
 from explorer.jobs import SAMPLERS
-from explorer.library import Library
+from explorer.library import QUADRATIC, Library
 from explorer.player import AHEAD, LONGEST_WAIT, Player, day_away
 from explorer.session import Session
 from explorer.settings import Settings
@@ -219,6 +219,23 @@ def test_what_is_drawn_of_an_hour_beside_maps_is_waited_for(library: Library, cl
     ask(*held.pop())
     clock.pass_by(1.1)
     assert session.hour == "2021-03-16T14:00"
+
+
+def test_scores_that_are_looked_at_are_waited_for(
+    library: Library, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    session = Session(library, models=[QUADRATIC], view="scores", hour="2021-03-16T10:00")
+    session.start()
+    held: list[object] = []
+    score = session._score
+    monkeypatch.setattr(session, "_score", lambda: held.append(None))
+    player = player_of(session, clock)
+    player.play()
+    clock.pass_by(5)
+    assert session.hour == "2021-03-16T11:00"
+    score()
+    clock.pass_by(1.1)
+    assert session.hour == "2021-03-16T12:00"
 
 
 # ---------------------------------------------------------------- generative models
