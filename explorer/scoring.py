@@ -35,7 +35,8 @@ from explorer.library import TRUTH, OpenStore
 from explorer.quantities import Quantity
 from explorer.results import Fields
 from explorer.sampling import Desk
-from explorer.session import ModelChoice, Session
+from explorer.session import Session
+from explorer.snapshot import ModelChoice
 from explorer.words import HOURS
 
 if TYPE_CHECKING:

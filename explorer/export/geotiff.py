@@ -14,7 +14,7 @@ from core.report.text import plain
 from explorer.display import spread
 from explorer.export.scene import ExportError, Panel, Scene
 from explorer.library import COARSE
-from explorer.session import show_hour
+from explorer.snapshot import show_hour
 
 
 def write_geotiff(scene: Scene, path: Path, key: str = "") -> None:

@@ -14,7 +14,8 @@ from explorer.jobs import Draw, Piece
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.quantities import FloatField, Quantity
 from explorer.scores import Score
-from explorer.session import ScoreTable, Session, Snapshot
+from explorer.session import Session
+from explorer.snapshot import ScoreTable, Snapshot
 from explorer.style import DIVERGING, PALETTES
 from explorer.words import DIFFERENCE
 

@@ -8,7 +8,8 @@ import numpy as np
 import panel as pn
 
 from core.variables import VARIABLES
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import block, text
 
 SHOWN_ATTRIBUTES = ("institution", "references", "licence", "license", "history")

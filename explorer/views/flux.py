@@ -26,7 +26,8 @@ from explorer.fluxes import (
     cell_sizes,
 )
 from explorer.library import COARSE, TRUTH, OpenStore
-from explorer.session import Session, Snapshot, show_hour
+from explorer.session import Session
+from explorer.snapshot import Snapshot, show_hour
 from explorer.style import DIVERGING, INK, block, message, template_text, text
 from explorer.views.maps import CELL, FIT, colour_bar, grid_styles, join_outlines, window_columns
 from explorer.views.marks import Marks

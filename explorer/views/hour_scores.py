@@ -32,7 +32,8 @@ from explorer.hour_scores import (
 )
 from explorer.quantities import FloatField
 from explorer.scoring import Scoring
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import DIVERGING, PALETTES, TRUTH_COLOUR, block, message, series_colours, text
 from explorer.views.hours import most_options, ordinal
 from explorer.views.maps import NOTHING, Maps, colour_bar, empty_columns

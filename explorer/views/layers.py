@@ -11,7 +11,8 @@ from bokeh.models import ColumnDataSource, CustomJS, Range1d
 from bokeh.plotting import figure
 
 from core.domain import Domain
-from explorer.session import Session, Snapshot
+from explorer.session import Session
+from explorer.snapshot import Snapshot
 from explorer.style import INK
 from explorer.winds import grid_winds, longest
 from explorer.words import ARROWS, CELLS, STATISTICS, SWIPE

@@ -36,7 +36,8 @@ from explorer.encoding import Scale, nice_ticks
 from explorer.jobs import Progress
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.region_statistics import region_statistics, show_statistics
-from explorer.session import Field, Session, Snapshot, show_hour
+from explorer.session import Session
+from explorer.snapshot import Field, Snapshot, show_hour
 from explorer.style import DIVERGING, INK, PALETTES, block, template_text, text
 from explorer.views.layers import Layers
 from explorer.views.marks import Marks, Shown

@@ -13,7 +13,8 @@ from bokeh.models import ColumnDataSource, DataRange1d, FactorRange, Span
 from bokeh.plotting import figure
 
 from explorer.scores import NAMES, WITH_UNITS, Score, best, error_distributions, to_csv
-from explorer.session import ScoreTable, Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import ScoreTable, show_hour
 from explorer.style import NO_WRAP, SERIES, block, message, series_colours, text
 from explorer.views.hour_scores import HourScores
 from explorer.words import HOUR, HOURS

@@ -10,7 +10,8 @@ import panel as pn
 import panel_material_ui as pmui
 
 from explorer.player import SPEEDS, Player
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import SEQUENTIAL, block, text
 from explorer.views.layers import LayerControls
 from explorer.views.models import Models

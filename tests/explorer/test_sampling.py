@@ -164,7 +164,7 @@ def test_scores_of_members_that_were_drawn_otherwise_are_dropped(
 def test_an_ensemble_that_failed_is_tried_again(library: Library, monkeypatch: pytest.MonkeyPatch):
     session = started(library, models=[key(library)], members=2, view="ensemble")
     with monkeypatch.context() as patched:
-        patched.setattr("explorer.session.compute_ensemble", lambda *_: 1 / 0)
+        patched.setattr("explorer.following.compute_ensemble", lambda *_: 1 / 0)
         session.sample()
         finish(library)
         assert "ZeroDivisionError" in session.error

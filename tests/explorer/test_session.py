@@ -148,7 +148,7 @@ def test_scores_of_something_else_are_never_beside_a_snapshot(
     library: Library, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
 ):
     session = started(library)
-    monkeypatch.setattr(session, "_score", lambda: None)
+    monkeypatch.setattr(session.analyses, "score", lambda: None)
     seen = []
     session.param.watch(lambda *_: seen.append(session.scores), "snapshot")
     session.param.update(**change)
@@ -161,7 +161,7 @@ def test_scores_of_another_region_are_dropped(library: Library, monkeypatch: pyt
     session = started(library)
     north = replace(session.window, key="north")
     monkeypatch.setattr(type(session), "window", property(lambda _: north))
-    monkeypatch.setattr(session, "_score", lambda: None)
+    monkeypatch.setattr(session.analyses, "score", lambda: None)
     session.region = "north"
     assert session.scores is None
 
@@ -494,7 +494,7 @@ def test_a_long_computation_ends_with_the_visitor(library: Library, monkeypatch:
                 session.close()
             yield None
 
-    monkeypatch.setattr("explorer.session.compute_fluxes", slow)
+    monkeypatch.setattr("explorer.following.compute_fluxes", slow)
     session.view = "flux"
     assert done == [0, 1]
 
