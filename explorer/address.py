@@ -13,19 +13,16 @@ from urllib.parse import parse_qsl, urlencode
 from panel.io.location import Location
 
 from explorer.session import Session
+from explorer.words import LISTS_OF_NUMBERS, LISTS_OF_WORDS, STATE, WHOLE_NUMBERS
 
 ALWAYS = ("store", "hour", "models")
 """Written even where they are the default, which depends on what else lies in the folder."""
 
 
-NUMBERS = {"cells", "members", "steps", "seed", "most"}
-"""Whole numbers among the state."""
-
-
 def to_query(session: Session) -> str:
     """The query part of the address, beginning with ``?``; what is at its default is left out."""
     words = {}
-    for name in Session.STATE:
+    for name in STATE:
         value = getattr(session, name)
         if value is None or value == "" or (name not in ALWAYS and value == session.param[name].default):
             continue
@@ -39,18 +36,15 @@ def from_query(query: str) -> dict[str, Any]:
     Whether a value makes sense is for the session to decide.
     """
     words = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
-    found: dict[str, Any] = {name: word for name, word in words.items() if name in Session.STATE}
-    if "models" in found:
-        found["models"] = [key for key in found["models"].split(",") if key]
-    if "layers" in found:
-        found["layers"] = [layer for layer in found["layers"].split(",") if layer]
-    for name in ("limits", "fit", "point"):
-        if name in found:
-            try:
-                found[name] = [float(number) for number in found[name].split(",")]
-            except ValueError:
-                del found[name]
-    for name in NUMBERS & found.keys():
+    found: dict[str, Any] = {name: word for name, word in words.items() if name in STATE}
+    for name in found.keys() & LISTS_OF_WORDS:
+        found[name] = [word for word in found[name].split(",") if word]
+    for name in found.keys() & LISTS_OF_NUMBERS:
+        try:
+            found[name] = [float(number) for number in found[name].split(",")]
+        except ValueError:
+            del found[name]
+    for name in found.keys() & WHOLE_NUMBERS:
         if re.fullmatch("-?[0-9]{1,12}", found[name]):
             found[name] = int(found[name])
         else:
@@ -69,7 +63,7 @@ def connect(session: Session, location: Location) -> None:
         if location.search != to_query(session):
             session.restore(from_query(location.search))
 
-    session.param.watch(write, list(Session.STATE))
+    session.param.watch(write, list(STATE))
     location.param.watch(read, "search")
     write()
 

@@ -19,10 +19,11 @@ from explorer.jobs import Piece
 from explorer.jobs import sentence as plain
 from explorer.library import OpenStore
 from explorer.quantities import FloatField, Quantity
-from explorer.session import DIFFERENCE, STORY, Session
+from explorer.session import Session
 from explorer.story import Story, find_story
 from explorer.style import DIVERGING, PALETTES
 from explorer.thumbnails import thumbnail
+from explorer.words import DIFFERENCE, STORY
 
 log = logging.getLogger(__name__)
 

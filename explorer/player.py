@@ -123,7 +123,8 @@ class Player(param.Parameterized):
             self._sampled |= any(field.piece is not None for field in snapshot.computing)
             return
         follower = getattr(session, FOLLOWERS.get(session.view, ""), None)
-        late = follower is not None and follower.hour != snapshot.hour
+        late = session.scoring and session.view == "scores"
+        late |= follower is not None and follower.hour != snapshot.hour
         if late or self._complete == snapshot.hour:
             return
         self._complete = snapshot.hour

@@ -35,7 +35,9 @@ from explorer.library import TRUTH, OpenStore
 from explorer.quantities import Quantity
 from explorer.results import Fields
 from explorer.sampling import Desk
-from explorer.session import HOURS, ModelChoice, Session
+from explorer.session import Session
+from explorer.snapshot import ModelChoice
+from explorer.words import HOURS
 
 if TYPE_CHECKING:
     from core.evaluation.tally import Tally
@@ -139,11 +141,6 @@ class Scoring(param.Parameterized):
     def looked_at(self) -> bool:
         """Whether the session's view shows scores over many hours."""
         return self.session.view == "scores" and self.session.scope == HOURS
-
-    @property
-    def sampling_active(self) -> bool:
-        """Whether missing members are being sampled."""
-        return self._desk.active
 
     def _follow(self, *_: object) -> None:
         if not self.looked_at:

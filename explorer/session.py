@@ -8,9 +8,8 @@ in the library's threads and comes back through ``deliver``, which the page sets
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,131 +21,34 @@ from core.regions import WHOLE, Window, whole_window
 from explorer.background import Latest
 from explorer.checkpoints import CheckpointFile
 from explorer.display import Display, display
-from explorer.ensembles import Ensemble, compute_ensemble
-from explorer.fluxes import VARIANTS, compute_fluxes
-from explorer.hours import MOST, PARTS, in_part
-from explorer.jobs import MOST_SEED, SAMPLERS, Draw, Piece, Preview
-from explorer.jobs import sentence as _plain
-from explorer.library import COARSE, QUADRATIC, TRUTH, Catalogue, Library, OpenStore
-from explorer.points import SPANS, is_point
+from explorer.following import Analyses
+from explorer.hours import in_part
+from explorer.jobs import Draw, Piece, Preview
+from explorer.library import COARSE, TRUTH, Catalogue, Library, OpenStore
+from explorer.loading import INTERPOLATIONS, Loader, is_slow
 from explorer.quantities import QUANTITIES, FloatField, Quantity
 from explorer.results import Fields
 from explorer.sampling import Desk
-from explorer.scores import Score, compute_score
-from explorer.spectra import FIT, Spectra, compute_spectra
-from explorer.study import STATION_HEIGHT, PointStudy
+from explorer.snapshot import ModelChoice, Snapshot
+from explorer.spectra import FIT
+from explorer.study import PointStudy
+from explorer.words import (
+    DAYTIMES,
+    DIFFERENCE,
+    FIELDS,
+    HOUR,
+    SEASONS,
+    STATE,
+    STATISTICS,
+    mended,
+    read_hour,
+    write_hour,
+)
 
 log = logging.getLogger(__name__)
 
-FIELDS = "fields"
-DIFFERENCE = "difference"
-SWIPE = "swipe"
-MODES = (FIELDS, DIFFERENCE, SWIPE)
-VIEWS = ("maps", "spectra", "flux", "scores", "hours", "ensemble", "point", "about")
-HOUR, HOURS = "hour", "hours"
-SCOPES = (HOUR, HOURS)
-ARROWS, CELLS, STATISTICS = "arrows", "cells", "statistics"
-LAYERS = (ARROWS, CELLS, STATISTICS)
-SPLIT_WORDS = {"train": "training weeks", "validation": "validation weeks", "test": "test weeks"}
-STORY = "story"
-SELECTIONS = ("day3", "day6", "spread", STORY)
-THEMES = ("light", "dark")
-SEASONS: dict[str, tuple[int, ...]] = {
-    "all": tuple(range(1, 13)),
-    "winter": (12, 1, 2),
-    "spring": (3, 4, 5),
-    "summer": (6, 7, 8),
-    "autumn": (9, 10, 11),
-}
-DAYTIMES: dict[str, tuple[int, ...]] = {
-    "all": tuple(range(24)),
-    "day": tuple(range(6, 18)),
-    "night": (*range(6), *range(18, 24)),
-}
-
 Hours = NDArray[np.datetime64]
 NO_HOURS: Hours = np.empty(0, "datetime64[ns]")
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A downscaler to tick, or a checkpoint file that can't be: then ``reason`` says why.
-
-    ``checkpoint`` is the hash of what a generative model's file holds, empty for others.
-    """
-
-    key: str
-    label: str
-    reason: str = ""
-    checkpoint: str = ""
-
-    @property
-    def runs(self) -> bool:
-        """Whether it can be ticked."""
-        return not self.reason
-
-    @property
-    def generative(self) -> bool:
-        """Whether it makes members, which are sampled step by step."""
-        return bool(self.checkpoint)
-
-
-@dataclass(frozen=True)
-class Field:
-    """One map: its values in display units once they are ready, (h, w) for coarse, else (H, W).
-
-    ``piece`` is what is sampled for it, of a generative model: member 0.
-    """
-
-    key: str
-    label: str
-    values: FloatField | None = None
-    problem: str = ""
-    piece: Piece | None = None
-
-    @property
-    def computing(self) -> bool:
-        """Whether values are still to come."""
-        return self.values is None and not self.problem
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything the maps show of one hour."""
-
-    opened: OpenStore
-    hour: np.datetime64
-    quantity: Quantity
-    fields: tuple[Field, ...]
-
-    def get(self, key: str) -> Field | None:
-        """The field with this key."""
-        return next((field for field in self.fields if field.key == key), None)
-
-    @property
-    def computing(self) -> tuple[Field, ...]:
-        """Fields that are not ready yet."""
-        return tuple(field for field in self.fields if field.computing)
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Scores of one hour over one region, a row per downscaler."""
-
-    quantity: Quantity
-    hour: np.datetime64
-    window: Window
-    rows: tuple[Score, ...]
-
-    def get(self, key: str) -> Score | None:
-        """The row of one downscaler."""
-        return next((row for row in self.rows if row.key == key), None)
-
-
-def show_hour(hour: np.datetime64, *, weekday: bool = True) -> str:
-    """An hour for people, in UTC."""
-    stamp = hour.astype("datetime64[s]").item()
-    return f"{stamp:%a %-d %b %Y, %H:%M} UTC" if weekday else f"{stamp:%Y-%m-%d %H:%M}"
 
 
 class Session(param.Parameterized):
@@ -208,13 +110,6 @@ class Session(param.Parameterized):
     spectra = param.Parameter(default=None, doc="Spectra of the hour and region, or None; follows its view.")
     fluxes = param.Parameter(default=None, doc="Fluxes of the hour and region, or None; follows its view.")
 
-    STATE = (
-        "store", "hour", "season", "daytime", "models", "variable", "region", "mode", "reference", "palette",
-        "limits", "members", "sampler", "steps", "seed", "generator", "theme", "view", "fit", "variant", "cells",
-        "point", "span", "height",
-        "split", "scope", "most", "left", "right", "layers", "selection",
-    )  # fmt: skip
-
     def __init__(
         self, library: Library, *, deliver: Callable[[Callable[[], None]], None] | None = None, **params: Any
     ) -> None:
@@ -223,37 +118,35 @@ class Session(param.Parameterized):
         self._deliver = deliver or (lambda work: work())
         self._catalogue: Catalogue | None = None
         self._searched: Future[Catalogue] | None = None
-        self._generation = 0
         self._hours_seen = 0
         self._identity: tuple[str, str] = ("", "")
-        self._prefetched: tuple[object, ...] = ()
-        self._direction = 1
-        self._ahead = 1
         self._closed = False
         self._correcting = False
-        self._latest = {
-            name: Latest(library.submit, self._later) for name in ("spectra", "fluxes", "ensemble")
-        }
-        self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
-        self._gathered: tuple[object, ...] = ()
-        self.points = PointStudy(self, self._later)
-        self._recalled: frozenset[Piece] = frozenset()
         self.closing: list[Callable[[], None]] = []
         """What to call when the visitor leaves."""
+        self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
+        self._loader = Loader(self, self._desk)
+        self.analyses = Analyses(self)
+        self.points = PointStudy(self, self._later)
+        self._recalled: frozenset[Piece] = frozenset()
 
     # ---------------------------------------------------------------- life
 
     def start(self) -> None:
         """Open the store and look for downscalers; call once, after the state was restored."""
+        self._check_words()
+        # Before all others: what follows from the state is not made of numbers beyond their bounds.
+        self.param.watch(self._check_words, list(STATE))
         self.param.watch(self._on_store, "store")
         self.param.watch(self._on_filter, ["season", "daytime", "split"])
         self.param.watch(self._on_request, ["hour", "models", "variable", "sampler", "steps", "seed"])
-        self.param.watch(self._gather, ["snapshot", "view", "members", "generator", "region", "models"])
-        self.param.watch(self._recall, ["members", "generator"])
-        self.param.watch(self._on_region, "region")
-        self.param.watch(self._analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
+        self.param.watch(
+            self.analyses.gather, ["snapshot", "view", "members", "generator", "region", "models"]
+        )
+        self.param.watch(self.recall, ["members", "generator"])
+        self.param.watch(self.analyses.on_region, "region")
+        self.param.watch(self.analyses.analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
         self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
-        self._check_words()
         self._list_stores()
         self._open()
         self._await_catalogue()
@@ -261,17 +154,16 @@ class Session(param.Parameterized):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to another state, such as that of an address; what it leaves out goes to its default."""
-        values = {name: state.get(name, self.param[name].default) for name in self.STATE}
+        values = {name: state.get(name, self.param[name].default) for name in STATE}
         for name in ("store", "hour", "models"):  # their defaults are found, not known
             values[name] = state.get(name, getattr(self, name))
-        self.param.update(**values)
-        self._check_words()
+        self.param.update(**self._mended(values))
         self._update_choices()
 
     def close(self) -> None:
         """Stop what runs for this visitor; results already under way are kept for others."""
         self._closed = True
-        self._generation += 1
+        self._loader.overtake()
         self._desk.close()
         self.points.close()
         for work in self.closing:
@@ -283,7 +175,9 @@ class Session(param.Parameterized):
 
     def background(self) -> Latest:
         """For work of a view that takes time, of which only what was asked for last counts."""
-        return Latest(self.library.submit, self._later)
+        latest = Latest(self.library.submit, self._later)
+        self.on_close(latest.drop)
+        return latest
 
     @property
     def checkpoint_files(self) -> tuple[CheckpointFile, ...] | None:
@@ -334,10 +228,7 @@ class Session(param.Parameterized):
     @property
     def current(self) -> np.datetime64 | None:
         """The hour shown."""
-        try:
-            return np.datetime64(self.hour, "ns") if self.hour else None
-        except ValueError:
-            return None
+        return read_hour(self.hour)
 
     @property
     def has_truth(self) -> bool:
@@ -398,12 +289,12 @@ class Session(param.Parameterized):
         """Go ``count`` hours forward or back among those on offer; stays at the ends."""
         if self.hours.size:
             index = int(np.clip(self.position() + count, 0, self.hours.size - 1))
-            self._direction = 1 if count > 0 else -1
+            self._loader.direction = 1 if count > 0 else -1
             self.go(index)
 
     def go(self, index: int) -> None:
         """Show the hour at this position among those on offer."""
-        self.hour = _iso(self.hours[index])
+        self.hour = write_hour(self.hours[index])
 
     def position(self) -> int:
         """Where the hour shown is among those on offer (the nearest, where the filter leaves it out)."""
@@ -412,35 +303,16 @@ class Session(param.Parameterized):
             return 0
         return int(np.argmin(np.abs(self.hours - current)))
 
-    def _check_words(self) -> None:
-        """Put back to their defaults what an address may have spelled wrongly."""
-        allowed = {"mode": MODES, "view": VIEWS, "theme": THEMES, "season": SEASONS, "daytime": DAYTIMES}
-        allowed["variant"] = VARIANTS
+    def _check_words(self, *_: object) -> None:
+        """Put right what an address or a browser may have spelled wrongly, all at once."""
+        state = {name: getattr(self, name) for name in STATE}
+        changed = {name: value for name, value in self._mended(state).items() if value != state[name]}
+        if changed:
+            self.param.update(**changed)
+
+    def _mended(self, state: Mapping[str, Any]) -> dict[str, Any]:
         settings = self.library.settings
-        most = {"members": settings.most_members, "steps": settings.most_steps}
-        allowed |= {"split": PARTS, "scope": SCOPES, "selection": SELECTIONS, "most": (*MOST, 0)}
-        allowed |= {
-            "sampler": SAMPLERS, "members": range(1, most["members"] + 1), "steps": range(1, most["steps"] + 1),
-            "seed": range(MOST_SEED + 1),
-        }  # fmt: skip
-        allowed |= {"span": SPANS, "height": ("cell", STATION_HEIGHT)}
-        for name, words in allowed.items():
-            if getattr(self, name) not in words:
-                default = self.param[name].default
-                setattr(self, name, min(default, most[name]) if name in most else default)
-        if any(layer not in LAYERS for layer in self.layers):
-            self.layers = [layer for layer in LAYERS if layer in self.layers]
-        limits = self.limits
-        if limits is not None:
-            numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
-            if len(limits) != 2 or not numbers or not limits[0] < limits[1]:
-                self.limits = None
-        if len(self.fit) != 2 or not all(_is_length(km) for km in self.fit) or self.fit[0] >= self.fit[1]:
-            self.fit = list(FIT)
-        if self.cells < 0:
-            self.cells = 0
-        if self.point is not None and not is_point(self.point):
-            self.point = None
+        return {n: mended(n, value, self.param[n].default, settings) for n, value in state.items()}
 
     # ---------------------------------------------------------------- stores and hours
 
@@ -453,7 +325,7 @@ class Session(param.Parameterized):
         self._open()
 
     def _open(self) -> None:
-        self._generation += 1
+        self._loader.overtake()
         if not self.store:
             self._empty("")
             return
@@ -477,7 +349,6 @@ class Session(param.Parameterized):
         )  # fmt: skip
 
     def _on_filter(self, *_: object) -> None:
-        self._check_words()
         self._update_hours()
 
     def _update_hours(self) -> None:
@@ -495,7 +366,7 @@ class Session(param.Parameterized):
             self.hours = offered
         asked, current = self.hour, self.current
         if not offered.size:
-            self._generation += 1
+            self._loader.overtake()
             pending = self.opened.store.pending.size
             self.param.update(
                 snapshot=None,
@@ -515,10 +386,10 @@ class Session(param.Parameterized):
             chosen = offered[int(np.argmin(np.abs(offered - current)))]
             if not (hours == current).any():
                 self.note = f"{asked.replace('T', ' ')} is not on offer here; the nearest hour is shown."
-        if _iso(chosen) != asked:
-            self.hour = _iso(chosen)  # requests the fields
+        if write_hour(chosen) != asked:
+            self.hour = write_hour(chosen)  # requests the fields
         else:
-            self._request()
+            self._loader.request()
 
     def look(self) -> None:
         """Look on the disk for new stores and hours, in the background; for a timer to call."""
@@ -579,7 +450,7 @@ class Session(param.Parameterized):
             self._catalogue = Catalogue((), ())
             self.fail(error)
         self._update_choices()
-        self._request()
+        self._loader.request()
 
     def _update_choices(self) -> None:
         """What the open store offers: quantities, regions, downscalers and why others can't run."""
@@ -612,231 +483,38 @@ class Session(param.Parameterized):
     # ---------------------------------------------------------------- fields
 
     def _on_request(self, *events: Any) -> None:
-        if any(event.name == "variable" for event in events):
+        names = [event.name for event in events]
+        if "variable" in names:
             self._update_choices()
-        self._check_words()
         self._desk.forgive()
-        self._request()
+        if "hour" in names and self.opened is not None and not self.holds(self.current):
+            self._update_hours()  # the nearest hour there is
+        else:
+            self._loader.request()
+
+    def holds(self, hour: np.datetime64 | None) -> bool:
+        """Whether the open store has this hour."""
+        return self.opened is not None and hour is not None and hour in self.opened.store.hours
 
     def _on_other_scale(self, *events: Any) -> None:
         """A colour range that was set for a field means nothing for a difference or another variable."""
         if "limits" not in [event.name for event in events]:
             self.limits = None
 
-    def _request(self) -> None:
-        """Show the fields of the hour: at once what is there, and each of the rest when it is ready."""
-        self._generation += 1
-        opened, hour = self.opened, self.current
-        if opened is None or hour is None or hour not in opened.store.hours:
-            return
-        if not self.quantities:
-            self.param.update(
-                snapshot=None,
-                scores=None,
-                problem="This store holds none of the variables that can be shown (t2m, u10 and v10, tp).",
-            )
-            return
-        generation, quantity = self._generation, self.quantity
-        wanted = [(COARSE, "Coarse input")]
-        if self.has_truth:
-            wanted.append((TRUTH, "Truth"))
-        wanted += [(choice.key, choice.label) for choice in self.running]
-        sampled = {choice.key: self.piece(choice) for choice in self.generators}
-        fields = tuple(
-            self._sampled_field(key, label, quantity, sampled[key])
-            if key in sampled
-            else _make_field(key, label, quantity, self.library.peek(opened, hour, key))
-            for key, label in wanted
-        )
-        target = Snapshot(opened, hour, quantity, fields)
-        self._desk.show([field.piece for field in target.computing if field.piece is not None])
-        self._recall()
-        computing = [field.key for field in target.computing if field.piece is None]
-        if not computing:
-            self._publish(target)
-            return
-        # What reads or interpolates comes within a moment; showing it in one piece avoids flicker.
-        quick = [key for key in computing if not self.is_slow(key)]
-        slow = [key for key in computing if self.is_slow(key)]
-        if not quick:
-            self._publish(target)
-
-        def work(keys: Sequence[str]) -> None:
-            done: dict[str, Fields | Exception] = {}
-            for key in keys:
-                if generation != self._generation:
-                    return
-                try:
-                    done[key] = self.library.fields(opened, hour, key)
-                except Exception as error:
-                    log.warning("%s failed for %s", key, hour, exc_info=error)
-                    done[key] = error
-            self._later(lambda: self._arrived(generation, target, done))
-
-        for keys in ([quick] if quick else []) + [[key] for key in slow]:
-            self.library.submit(lambda keys=keys: work(keys))
-
-    @staticmethod
-    def is_slow(key: str) -> bool:
-        """Whether a field takes seconds rather than a moment."""
-        return key not in (COARSE, TRUTH, *_INTERPOLATIONS)
-
-    def _arrived(self, generation: int, target: Snapshot, done: dict[str, Fields | Exception]) -> None:
-        if generation != self._generation:
-            return
-        shown = self.snapshot
-        base = shown if _same_request(shown, target) else target
-        fields = []
-        for field in base.fields:
-            result = done.get(field.key)
-            if isinstance(result, Exception):
-                field = replace(field, problem=_plain(result))
-            elif result is not None:
-                field = _make_field(field.key, field.label, target.quantity, result)
-            elif field.piece is not None and field.computing:  # it may have come before the others
-                field = self._sampled_field(field.key, field.label, target.quantity, field.piece)
-            fields.append(field)
-        self._publish(replace(base, fields=tuple(fields)))
-
-    def _publish(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self._score()
-        if not snapshot.computing:
-            self._prefetch(snapshot)
+    is_slow = staticmethod(is_slow)
 
     def look_ahead(self, hours: int) -> None:
         """Make so many hours beforehand from now on; several for going forward without a pause."""
-        self._ahead = hours
-        if hours > 1:
-            self._direction = 1
-            if self.snapshot is not None and not self.snapshot.computing:
-                self._prefetch(self.snapshot)
+        self._loader.look_ahead(hours)
 
-    def _prefetch(self, snapshot: Snapshot) -> None:
-        """Make the next hours in the direction of travel, so that going on is instant."""
-        index, opened = self.position(), snapshot.opened
-        # Members are sampled when an hour is looked at: they cost much, and others may be waiting.
-        made = [field.key for field in snapshot.fields if field.piece is None]
-        places = [index + self._direction * count for count in range(1, self._ahead + 1)]
-        hours = [self.hours[place] for place in places if 0 <= place < self.hours.size]
-        wanted = [
-            (hour, key) for hour in hours for key in made if self.library.peek(opened, hour, key) is None
-        ]
-        mark = (opened.identity, *wanted)
-        if not wanted or mark == self._prefetched:
-            return
-        self._prefetched = mark
-        generation = self._generation
-
-        def work() -> None:
-            for hour, key in wanted:
-                if generation != self._generation:
-                    return
-                try:
-                    self.library.fields(opened, hour, key)
-                except Exception:  # it will be reported if somebody asks for this hour
-                    return
-
-        self.library.submit(work)
-
-    # ---------------------------------------------------------------- scores
-
-    def _on_region(self, *_: object) -> None:
-        if self.snapshot is not None:
-            self._score()
+    @property
+    def scoring(self) -> bool:
+        """Whether scores of what is shown are on their way."""
+        return self.analyses.scoring
 
     def scored_fields(self) -> list[tuple[str, FloatField, FloatField]]:
-        """(key, forecast, truth) of everything that is scored and ready; the coarse input as interpolated."""
-        snapshot = self.snapshot
-        truth = snapshot.get(TRUTH) if snapshot is not None else None
-        if truth is None or truth.values is None:
-            return []
-        ready = [f for f in snapshot.fields if f.key not in (COARSE, TRUTH) and f.values is not None]
-        found = [(field.key, field.values, truth.values) for field in ready]
-        if QUADRATIC not in [field.key for field in ready]:
-            made = self.library.peek(snapshot.opened, snapshot.hour, QUADRATIC)
-            if made is not None:
-                found.insert(0, (COARSE, snapshot.quantity.compute(made), truth.values))
-        return found
-
-    def _score(self) -> None:
-        """Score what is shown against the truth over the region, in the background."""
-        snapshot, window = self.snapshot, self.window
-        truth = snapshot.get(TRUTH) if snapshot is not None else None
-        if snapshot is None or window is None or truth is None or truth.values is None:
-            self.scores = None
-            return
-        downscaled = [f for f in snapshot.fields if f.key not in (COARSE, TRUTH) and f.values is not None]
-        quadratic_there = any(f.key == QUADRATIC for f in downscaled)
-        can_quadratic = any(c.key == QUADRATIC and c.runs for c in self.choices or ())
-        quantity, reference = snapshot.quantity, truth.values
-
-        pieces = {field.key: field.piece for field in snapshot.fields}
-
-        def row(key: str, label: str, values: FloatField) -> Score:
-            piece = pieces.get(key)
-            address = (
-                "scores", *snapshot.opened.identity, str(snapshot.hour), quantity.key, window.key, key,
-                None if piece is None else piece.draw,
-            )  # fmt: skip
-            return compute_score(
-                key, label, values, reference, window, snapshot.opened.domain, self.library.results, address
-            )
-
-        def work() -> None:
-            try:
-                rows = []
-                if can_quadratic and not quadratic_there:
-                    made = self.library.fields(snapshot.opened, snapshot.hour, QUADRATIC)
-                    rows.append(row(COARSE, "Coarse input (quadratic interpolation)", quantity.compute(made)))
-                for field in downscaled:
-                    label = field.label
-                    if field.key == QUADRATIC:
-                        label += " (= coarse input)"
-                    rows.append(row(field.key, label, field.values))
-            except Exception as error:
-                failure = error
-                self._later(lambda: self.fail(failure))
-                return
-            table = ScoreTable(quantity, snapshot.hour, window, tuple(rows))
-            self._later(lambda: self._scored(snapshot, window, table))
-
-        self.library.submit(work)
-
-    def _scored(self, snapshot: Snapshot, window: Window, table: ScoreTable) -> None:
-        # Two tables of one request are made at once when a slow model arrives late; the later one counts.
-        if snapshot is self.snapshot and window == self.window:
-            self.scores = table
-
-    # ---------------------------------------------------------------- spectra and fluxes
-
-    def _analyse(self, *_: object) -> None:
-        """Ask for what the view in front draws of the snapshot; what is hidden waits until it is looked at."""
-        snapshot, window, results = self.snapshot, self.window, self.library.results
-        if snapshot is None or window is None:
-            for latest in self._latest.values():
-                latest.drop()
-            self.param.update(spectra=None, fluxes=None)
-            return
-        opened, hour, quantity = snapshot.opened, snapshot.hour, snapshot.quantity
-        ready = [
-            (field.key, field.label, field.values) for field in snapshot.fields if field.values is not None
-        ]
-        shortest, longest = (float(length) for length in self.fit)
-
-        def spectra() -> Iterator[Spectra]:
-            fit = (shortest, longest)
-            against, rows = compute_spectra(ready, opened.domain, window, fit, results)
-            yield Spectra(quantity, hour, window, fit, against, rows)
-
-        if self.view == "spectra" and ready:
-            self._ask("spectra", spectra)
-        elif self.view == "flux" and quantity.key == "t2m" and COARSE in [key for key, _, _ in ready]:
-            variant, cells = self.variant, self.cells
-            self._ask("fluxes", lambda: compute_fluxes(ready, hour, opened, window, variant, cells, results))
-
-    def _ask(self, name: str, work: Callable[[], Iterable[Any]]) -> None:
-        self._latest[name].ask(work, lambda result: self.param.update(**{name: result}), self.fail)
+        """See :meth:`explorer.following.Analyses.scored_fields`."""
+        return self.analyses.scored_fields()
 
     # ---------------------------------------------------------------- members
 
@@ -864,30 +542,30 @@ class Session(param.Parameterized):
 
     def sample(self) -> None:
         """Sample what is missing of the ensemble of the hour shown; ``progress`` tells how it goes."""
-        choice, hour = self.generating, self.current
-        if choice is None or self.opened is None or hour is None or hour not in self.opened.store.hours:
+        choice = self.generating
+        if choice is None or not self.holds(self.current):
             return
-        self._desk.ask([self.piece(choice, member) for member in self._numbers])
-        self._request()
+        self._desk.ask([self.piece(choice, member) for member in self.member_numbers()])
+        self._loader.request()
 
     def sample_pieces(self, pieces: Sequence[Piece]) -> None:
         """Sample these members, of whichever hours; ``progress`` tells how it goes."""
         self._desk.ask(pieces)
-        self._request()
+        self._loader.request()
 
-    def _recall(self, *_: object) -> None:
+    def recall(self, *_: object) -> None:
         """Bring back the members of the ensemble that somebody had sampled before this process began."""
         choice = self.generating
         if choice is None or self.current is None or self.opened is None or not self.library.keeps_on_disk:
             return
-        pieces = [self.piece(choice, member) for member in self._numbers]
+        pieces = [self.piece(choice, member) for member in self.member_numbers()]
         absent = frozenset(piece for piece in pieces if self.library.peek_member(piece) is None)
         if absent and absent != self._recalled:
             self._recalled = absent
             self._desk.recall(sorted(absent, key=lambda piece: piece.member), self._tell_recalled)
 
     def _tell_recalled(self) -> None:
-        self._gather()
+        self.analyses.gather()
         self.param.trigger("progress")  # how many members there are
 
     def hold_sampling(self) -> None:
@@ -902,101 +580,36 @@ class Session(param.Parameterized):
         """Stop after the step at work; members that are made stay."""
         self._desk.cancel()
 
-    @property
-    def _numbers(self) -> range:
-        # Bounded here as well, since an address may ask for any number before its words are checked.
-        return range(min(self.members, self.library.settings.most_members))
+    def member_numbers(self) -> list[int]:
+        """Numbers of the members of an ensemble, never more than this page samples."""
+        # Bounded here as well: what follows the state may look before it is checked.
+        return list(range(min(self.members, self.library.settings.most_members)))
 
     def ready_members(self) -> tuple[int, ...]:
         """Members of the ensemble looked at that are there."""
-        return tuple(self._members_there())
+        return tuple(self.members_there())
 
-    def _members_there(self) -> dict[int, Fields]:
+    def members_there(self) -> dict[int, Fields]:
+        """Members of the ensemble looked at that are there, by number."""
         choice = self.generating
         if choice is None or self.opened is None or self.current is None:
             return {}
-        found = {n: self.library.peek_member(self.piece(choice, n)) for n in self._numbers}
+        found = {n: self.library.peek_member(self.piece(choice, n)) for n in self.member_numbers()}
         return {member: fields for member, fields in found.items() if fields is not None}
-
-    def _sampled_field(self, key: str, label: str, quantity: Quantity, piece: Piece) -> Field:
-        made = self.library.peek_member(piece)
-        field = replace(_make_field(key, label, quantity, made), piece=piece)
-        return field if made is not None else replace(field, problem=self._desk.problem(piece))
 
     def _on_member(self, piece: Piece) -> None:
         """A member arrived, or will not come."""
-        snapshot = self.snapshot
-        if snapshot is not None and any(f.piece == piece and f.values is None for f in snapshot.fields):
-            fields = tuple(
-                self._sampled_field(f.key, f.label, snapshot.quantity, piece) if f.piece == piece else f
-                for f in snapshot.fields
-            )
-            self._publish(replace(snapshot, fields=fields))
-        self._gather()
+        self._loader.take(piece)
+        self.analyses.gather()
         self.points.on_member(piece)
 
     def _on_progress(self) -> None:
         self.param.update(progress=self._desk.progress, preview=self._desk.preview)
 
-    def _gather(self, *_: object) -> None:
-        """Put together the ensemble of what is shown while somebody looks at it."""
-        if self.view != "ensemble":
-            return
-        snapshot, window, choice = self.snapshot, self.window, self.generating
-        members = self._members_there()
-        if (
-            snapshot is None or window is None or choice is None or snapshot.hour != self.current
-            or len(members) < 2 or not snapshot.quantity.available(next(iter(members.values())))
-        ):  # fmt: skip
-            self._latest["ensemble"].drop()
-            self._gathered, self.ensemble = (), None
-            return
-        truth = snapshot.get(TRUTH)
-        reference = truth.values if truth is not None else None
-        draw, quantity, domain = self.draw, snapshot.quantity, snapshot.opened.domain
-        mark = (
-            snapshot.opened, snapshot.hour, choice.key, draw, *members, quantity.key, window, reference is None
-        )  # fmt: skip
-        if mark == self._gathered:
-            return
-        self._gathered = mark
-
-        def work() -> Iterator[Ensemble]:
-            yield compute_ensemble(
-                domain, snapshot.hour, choice.key, choice.label, quantity, members, reference, window
-            )
-
-        self._ask("ensemble", work)
-
-
-_INTERPOLATIONS = (QUADRATIC, "lapse_rate")
-
-
-def _same_request(shown: Snapshot | None, target: Snapshot) -> bool:
-    return (
-        shown is not None
-        and shown.opened is target.opened
-        and shown.hour == target.hour
-        and shown.quantity == target.quantity
-        and [f.key for f in shown.fields] == [f.key for f in target.fields]
-    )
-
-
-def _make_field(key: str, label: str, quantity: Quantity, fields: Fields | None) -> Field:
-    return Field(key, label, quantity.compute(fields) if fields is not None else None)
-
 
 def _default_models(choices: Sequence[ModelChoice]) -> list[str]:
     """The plain interpolation and the first checkpoint that runs, else both interpolations."""
     running = [choice.key for choice in choices if choice.runs]
-    plain = [key for key in running if key in _INTERPOLATIONS]
-    trained = [key for key in running if key not in _INTERPOLATIONS]
+    plain = [key for key in running if key in INTERPOLATIONS]
+    trained = [key for key in running if key not in INTERPOLATIONS]
     return plain[:1] + trained[:1] if trained else plain
-
-
-def _is_length(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < np.inf
-
-
-def _iso(hour: np.datetime64) -> str:
-    return str(np.datetime_as_string(hour, unit="m"))

@@ -98,6 +98,11 @@ def text(value: object) -> str:
     return html.escape(str(value))
 
 
+def template_text(value: object) -> str:
+    """Text made safe for the HTML of a hover, where Bokeh takes what follows ``@`` and ``$`` for a column."""
+    return text(value).replace("@", "&#64;").replace("$", "&#36;")
+
+
 def block(content: str = "", **params: Any) -> pn.pane.HTML:
     """A pane of HTML in the house style."""
     params.setdefault("sizing_mode", "stretch_width")

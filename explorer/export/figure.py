@@ -28,7 +28,7 @@ from core.report.text import for_figure
 from explorer.encoding import nice_ticks
 from explorer.export.scene import ExportError, Panel, Scene
 from explorer.library import COARSE, Line
-from explorer.session import show_hour
+from explorer.snapshot import show_hour
 
 WIDTH = 180.0
 HIGHEST = 225.0

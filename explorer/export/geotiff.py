@@ -14,7 +14,7 @@ from core.report.text import plain
 from explorer.display import spread
 from explorer.export.scene import ExportError, Panel, Scene
 from explorer.library import COARSE
-from explorer.session import show_hour
+from explorer.snapshot import show_hour
 
 
 def write_geotiff(scene: Scene, path: Path, key: str = "") -> None:
@@ -46,7 +46,7 @@ def _band(scene: Scene, panel: Panel, *, alone: bool) -> str:
     words = plain(panel.label)
     if panel.key == COARSE and not alone:
         words += f" (cells of {scene.opened.domain.coarse.dx / 1000:g} km)"
-    return words + (f" minus {plain(scene.against).lower()}" if scene.against else "")
+    return words + (f" minus {plain(scene.subtracted)}" if scene.against else "")
 
 
 def _tags(scene: Scene) -> dict[str, str]:

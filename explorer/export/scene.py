@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.domain import Grid
 from core.regions import WHOLE, Window
-from explorer.jobs import MOST_MEMBERS, Draw, Piece
+from explorer.jobs import Draw, Piece
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.quantities import FloatField, Quantity
 from explorer.scores import Score
-from explorer.session import DIFFERENCE, Session
+from explorer.session import Session
+from explorer.snapshot import ScoreTable, Snapshot
 from explorer.style import DIVERGING, PALETTES
+from explorer.words import DIFFERENCE
 
 
 class ExportError(ValueError):
@@ -41,6 +43,7 @@ class Scene:
     fields : the fields themselves in display units, also where ``panels`` are differences
     missing : labels of maps that are not ready, which no file holds
     against : label of the field that differences are taken from, empty where fields are shown
+    draw : how the generative models among the fields are drawn
     units : of the panels
     colours, limits : the colour map, from low to high, and its range
     members : pieces of each ticked generative model that are there, by key
@@ -71,10 +74,16 @@ class Scene:
     @property
     def title(self) -> str:
         """The quantity, and what it is compared with where differences are shown."""
-        if not self.against:
-            return self.quantity.label
-        against = self.against.lower() if self.against in ("Truth", "Coarse input") else self.against
-        return f"{self.quantity.label}, difference from {against}"
+        return (
+            f"{self.quantity.label}, difference from {self.subtracted}"
+            if self.against
+            else self.quantity.label
+        )
+
+    @property
+    def subtracted(self) -> str:
+        """``against`` within a sentence; names of models stay as they are written."""
+        return self.against.lower() if self.against in ("Truth", "Coarse input") else self.against
 
     @property
     def name(self) -> str:
@@ -103,7 +112,6 @@ def take_scene(session: Session) -> Scene:
     ready = [field for field in snapshot.fields if field.values is not None]
     if not ready:
         raise ExportError("There is nothing to export yet: the fields of this hour are being computed.")
-    there = {field.key for field in ready}  # what is only emerging is drawn, but is no result
     difference = session.mode == DIFFERENCE
     against = snapshot.get(session.against) if difference else None
     panels = tuple(
@@ -113,8 +121,7 @@ def take_scene(session: Session) -> Scene:
     low, high = session.limits or shown.limits
     palette = session.palette if session.palette in PALETTES else quantity.palette
     colours: Sequence[str] = DIVERGING if shown.signed else PALETTES[palette]
-    table = session.scores
-    current = table is not None and table.hour == snapshot.hour and table.quantity == quantity
+    table: ScoreTable | None = session.scores
     return Scene(
         opened=snapshot.opened,
         hour=snapshot.hour,
@@ -127,22 +134,22 @@ def take_scene(session: Session) -> Scene:
         units=shown.units,
         colours=tuple(colours),
         limits=(float(low), float(high)),
-        draw=session.draw,
+        draw=next((field.piece.draw for field in snapshot.fields if field.piece is not None), session.draw),
         models=tuple(field.key for field in ready if field.key not in (COARSE, TRUTH)),
-        members=_members(session, there),
-        scores=table.rows if current and table.window == window else (),
+        members=_members(session, snapshot),
+        scores=() if table is None else table.rows,
     )
 
 
-def _members(session: Session, there: set[str]) -> dict[str, tuple[Piece, ...]]:
-    """Members of ticked generative models that are there, drawn as the page draws now."""
+def _members(session: Session, snapshot: Snapshot) -> dict[str, tuple[Piece, ...]]:
+    """Members of the generative models shown that are there, drawn as those that are shown."""
     found = {}
-    for choice in session.generators:
-        pieces = [session.piece(choice, number) for number in range(MOST_MEMBERS)]
-        made = tuple(piece for piece in pieces if session.library.peek_member(piece) is not None)
-        if made and choice.key in there:
-            found[choice.key] = made
-    return found
+    for field in snapshot.fields:
+        if field.piece is None or field.values is None:
+            continue  # what is only emerging is drawn, but is no result
+        pieces = [replace(field.piece, member=n) for n in range(session.library.settings.most_members)]
+        found[field.key] = tuple(piece for piece in pieces if session.library.peek_member(piece) is not None)
+    return {key: made for key, made in found.items() if made}
 
 
 def file_part(text: object) -> str:

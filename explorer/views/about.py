@@ -8,7 +8,8 @@ import numpy as np
 import panel as pn
 
 from core.variables import VARIABLES
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import block, text
 
 SHOWN_ATTRIBUTES = ("institution", "references", "licence", "license", "history")
@@ -86,9 +87,9 @@ class About(pn.viewable.Viewer):
             else f"<li class='no'>{text(choice.label)}: {text(choice.reason)}</li>"
             for choice in choices
         )
-        folder = self.session.library.settings.checkpoints
+        folders = " and ".join(map(str, self.session.library.settings.checkpoint_folders))
         return _card(
-            "Downscalers", f"<ul>{rows}</ul><p class='no'>Checkpoints are looked for in {text(folder)}.</p>"
+            "Downscalers", f"<ul>{rows}</ul><p class='no'>Checkpoints are looked for in {text(folders)}.</p>"
         )
 
     def _domain(self) -> str:

@@ -16,7 +16,8 @@ from explorer.encoding import Scale, robust_range
 from explorer.ensembles import Ensemble, EnsembleScore
 from explorer.library import OpenStore
 from explorer.quantities import FloatField
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import DIVERGING, PALETTES, SERIES, block, message, text
 from explorer.views.maps import NOTHING, Maps, colour_bar, empty_columns
 from explorer.views.marks import Shown

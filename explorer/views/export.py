@@ -14,7 +14,8 @@ from explorer.export.command import in_lines, make_command
 from explorer.export.make import TYPES, file_name, make_file
 from explorer.export.scene import ExportError, Scene, take_scene
 from explorer.jobs import sentence
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import block, text
 from explorer.views.sender import Download, Sender
 

@@ -29,8 +29,9 @@ from explorer.fluxes import (
     cell_sizes,
 )
 from explorer.library import COARSE, TRUTH, OpenStore
-from explorer.session import DIFFERENCE, Session, Snapshot, show_hour
-from explorer.style import DIVERGING, INK, block, message, text
+from explorer.session import Session
+from explorer.snapshot import Snapshot, show_hour
+from explorer.style import DIVERGING, INK, block, message, template_text, text
 from explorer.views.maps import (
     CELL,
     FIT,
@@ -40,6 +41,7 @@ from explorer.views.maps import (
     window_columns,
 )
 from explorer.views.marks import Marks
+from explorer.words import DIFFERENCE
 
 NOTHING = np.full((1, 1), np.nan)
 WIDTH, LOWEST, HIGHEST = 860, 190, 330
@@ -456,7 +458,7 @@ def _tooltip(rows: list[tuple[str, str]], key: str) -> str:
     body = "".join(
         f"<div style='display:flex;justify-content:space-between;gap:18px;"
         f"font-weight:{600 if name == key else 400}'>"
-        f"<span>{text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
+        f"<span>{template_text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
         for name, label in rows
     )
     return (

@@ -32,11 +32,13 @@ from explorer.hour_scores import (
 )
 from explorer.quantities import FloatField
 from explorer.scoring import Scoring
-from explorer.session import HOURS, SPLIT_WORDS, Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import DIVERGING, PALETTES, TRUTH_COLOUR, block, message, series_colours, text
 from explorer.views.hours import most_options, ordinal
 from explorer.views.maps import NOTHING, Maps, colour_bar, empty_columns
 from explorer.views.sampling import show_seconds
+from explorer.words import HOURS, SPLIT_WORDS
 
 BIAS, RMSE = "bias", "rmse"
 MAP_NAMES = {"Bias": BIAS, "RMSE": RMSE}

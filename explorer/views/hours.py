@@ -12,11 +12,13 @@ from core.plural import counted
 from explorer.batch import together
 from explorer.comparison import COLUMNS, Cards, Cell, Comparison, Multiples
 from explorer.hours import MOST
-from explorer.session import STORY, Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import DIVERGING, NO_WRAP, block, message, text
 from explorer.views.clickable import Clickable
 from explorer.views.maps import colour_bar
 from explorer.views.swipe import PairControls
+from explorer.words import STORY
 
 SELECTION_NAMES = {
     "Every 3 h of this day": "day3",

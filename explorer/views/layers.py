@@ -11,11 +11,12 @@ from bokeh.models import ColumnDataSource, CustomJS, Range1d
 from bokeh.plotting import figure
 
 from core.domain import Domain
-from explorer.session import ARROWS, CELLS, STATISTICS, SWIPE, Session, Snapshot
+from explorer.session import Session
+from explorer.snapshot import Snapshot
 from explorer.style import INK
 from explorer.winds import grid_winds, longest
+from explorer.words import ARROWS, CELLS, STATISTICS, SWIPE
 
-NONE = np.zeros((1, 1), np.float32)
 LAYER_NAMES = {"Wind": ARROWS, "Cells": CELLS, "Statistics": STATISTICS}
 
 DRAW_ARROWS = """

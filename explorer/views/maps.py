@@ -36,11 +36,13 @@ from explorer.encoding import Scale, nice_ticks
 from explorer.jobs import Progress
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.region_statistics import region_statistics, show_statistics
-from explorer.session import DIFFERENCE, STATISTICS, SWIPE, Field, Session, Snapshot, show_hour
-from explorer.style import DIVERGING, INK, PALETTES, block, text
+from explorer.session import Session
+from explorer.snapshot import Field, Snapshot, show_hour
+from explorer.style import DIVERGING, INK, PALETTES, block, template_text, text
 from explorer.views.layers import Layers
 from explorer.views.marks import Marks, Shown
 from explorer.views.swipe import Swipe, swipe_head
+from explorer.words import DIFFERENCE, STATISTICS, SWIPE
 
 CELL = {
     "min-height": "0", "min-width": "0",
@@ -383,7 +385,7 @@ class Maps(pn.viewable.Viewer):
             parts = [f"<span class='name'>{text(field.label)}</span>"]
             detail = _spacing(field, snapshot.opened.domain)
             parts.append(f"<span class='detail'>{text(detail)}</span>")
-            row = table.get(field.key) if table is not None and table.hour == snapshot.hour else None
+            row = table.get(field.key) if table is not None else None
             if field.problem:
                 parts.append(
                     f"<span class='failed' title='{text(field.problem)}'>{text(field.problem)}</span>"
@@ -573,7 +575,7 @@ def _tooltip(rows: tuple[tuple[str, str], ...], key: str) -> str:
     body = "".join(
         f"<div style='display:flex;justify-content:space-between;gap:18px;"
         f"font-weight:{600 if name == key else 400}'>"
-        f"<span>{text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
+        f"<span>{template_text(label)}</span><span>@{{left}}{{{name}}}</span></div>"
         for name, label in rows
     )
     return (

@@ -20,7 +20,7 @@ from explorer.quantities import FloatField, Quantity
 from explorer.session import Session
 from explorer.stations import QUANTITY, Sited
 from explorer.study import STATION_HEIGHT
-from explorer.style import INK, text
+from explorer.style import INK, template_text
 
 CLICK = """
 // A click waits a moment: it may be the first half of a double click, which fits the window.
@@ -221,5 +221,5 @@ def _difference(value: float) -> str:
 def _row(label: str, column: str, weight: int) -> str:
     return (
         f"<div style='display:flex;justify-content:space-between;gap:18px;font-weight:{weight}'>"
-        f"<span>{text(label)}</span><span>@{{{column}}}</span></div>"
+        f"<span>{template_text(label)}</span><span>@{{{column}}}</span></div>"
     )

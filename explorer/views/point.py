@@ -16,7 +16,8 @@ from explorer.batch import together
 from explorer.library import COARSE, TRUTH
 from explorer.points import PointSeries, is_point, middle, towns, with_gaps
 from explorer.quantities import Quantity
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.stations import QUANTITY
 from explorer.style import (
     COARSE_COLOUR,

@@ -8,7 +8,8 @@ import panel as pn
 import panel_material_ui as pmui
 
 from explorer.jobs import CANCELLED, FAILED, MOST_SEED, SAMPLERS, WAITING
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import block, text
 
 READ_ONLY = "This page is read-only: it shows members that were sampled before, and samples no others."

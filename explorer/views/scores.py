@@ -13,9 +13,11 @@ from bokeh.models import ColumnDataSource, DataRange1d, FactorRange, Span
 from bokeh.plotting import figure
 
 from explorer.scores import NAMES, WITH_UNITS, Score, best, error_distributions, to_csv
-from explorer.session import HOUR, HOURS, ScoreTable, Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import ScoreTable, show_hour
 from explorer.style import NO_WRAP, SERIES, block, message, series_colours, text
 from explorer.views.hour_scores import HourScores
+from explorer.words import HOUR, HOURS
 
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = False  # slower than the canvas on machines without a graphics card
@@ -56,6 +58,7 @@ class Scores(pn.viewable.Viewer):
             sizing_mode="stretch_width",
             margin=(0, 24, 24, 18),
             max_width=1500,
+            visible=False,
         )
         self._why = block()
         self._scope = pmui.RadioButtonGroup(
@@ -105,6 +108,8 @@ class Scores(pn.viewable.Viewer):
             return
         table: ScoreTable | None = session.scores
         snapshot = session.snapshot
+        if session.scoring and self._content.visible:
+            return  # they come in a moment: until then those that are there, which say what they are of
         self._content.visible = bool(table and table.rows)
         self._why.visible = not self._content.visible
         if snapshot is None:

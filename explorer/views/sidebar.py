@@ -10,12 +10,14 @@ import panel as pn
 import panel_material_ui as pmui
 
 from explorer.player import SPEEDS, Player
-from explorer.session import DIFFERENCE, FIELDS, SWIPE, Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.style import SEQUENTIAL, block, text
 from explorer.views.layers import LayerControls
 from explorer.views.models import Models
 from explorer.views.sampling import SamplingControls
 from explorer.views.swipe import PairControls
+from explorer.words import DIFFERENCE, FIELDS, SWIPE
 
 WIDTH = 300
 INNER = {"sizing_mode": "stretch_width", "margin": (4, 16)}

@@ -24,7 +24,8 @@ from bokeh.plotting import figure
 
 from explorer.batch import together
 from explorer.library import COARSE, TRUTH
-from explorer.session import Session, Snapshot, show_hour
+from explorer.session import Session
+from explorer.snapshot import Snapshot, show_hour
 from explorer.spectra import Spectra, Spectrum
 from explorer.style import COARSE_COLOUR, SERIES, TRUTH_COLOUR, block, message, series_colours, text
 

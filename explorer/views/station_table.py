@@ -11,7 +11,8 @@ import panel_material_ui as pmui
 
 from core.plural import are, counted
 from explorer.batch import together
-from explorer.session import Session, show_hour
+from explorer.session import Session
+from explorer.snapshot import show_hour
 from explorer.stations import QUANTITY, Sited, StationScore, StationTable, to_csv
 from explorer.study import STATION_HEIGHT
 from explorer.style import block, text

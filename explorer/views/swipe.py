@@ -10,8 +10,9 @@ import panel_material_ui as pmui
 from bokeh.models import ColumnDataSource, CustomJS, Span
 from bokeh.plotting import figure
 
-from explorer.session import SWIPE, Session
+from explorer.session import Session
 from explorer.style import text
+from explorer.words import SWIPE
 
 COMPOSE = """
 // The columns left of the divider are those of one field, the others those of the other one. The divider itself may

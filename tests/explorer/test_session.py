@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from core.data.era5 import ingest
 from core.data.store import Store
 from core.metrics.deterministic import bias, rmse
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
-from explorer.session import DIFFERENCE, Session
+from explorer.session import Session
 from explorer.settings import Settings
+from explorer.views.about import About
+from explorer.words import DIFFERENCE, FIELDS
 from tests import era5_like
 from tests.explorer.prompt import PromptLibrary
 from tests.explorer.small_store import DOMAIN, HOURS, fields, fill, make_store, make_unet
@@ -111,7 +114,56 @@ def test_next_hour_is_made_beforehand(library: Library):
     assert all(library.peek(session.opened, following, f.key) for f in session.snapshot.fields)
 
 
+def test_what_is_made_beforehand_is_made_although_something_else_was_asked_for(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+):
+    session = started(library)
+    held: list[Callable[[], None]] = []
+    monkeypatch.setattr(library, "submit", held.append)
+    session.step(1)
+    session.seed = 3  # the same maps, asked for anew
+    for work in held:
+        work()
+    following = np.datetime64("2021-03-16T14:00", "ns")
+    assert all(library.peek(session.opened, following, f.key) for f in session.snapshot.fields)
+
+
+def test_what_is_made_beforehand_is_made_again_when_it_was_forgotten(library: Library):
+    session = started(library)
+    library.results._done.clear()
+    session.seed = 3
+    following = np.datetime64("2021-03-16T13:00", "ns")
+    assert all(library.peek(session.opened, following, f.key) for f in session.snapshot.fields)
+
+
 # ---------------------------------------------------------------- differences and scores
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"variable": "u10"}, {"hour": "2021-03-16T13:00"}, {"store": "bare"}],
+    ids=lambda c: next(iter(c)),
+)
+def test_scores_of_something_else_are_never_beside_a_snapshot(
+    library: Library, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+):
+    session = started(library)
+    monkeypatch.setattr(session.analyses, "score", lambda: None)
+    seen = []
+    session.param.watch(lambda *_: seen.append(session.scores), "snapshot")
+    session.param.update(**change)
+    assert session.snapshot.quantity == session.quantity
+    assert seen
+    assert not any(seen)
+
+
+def test_scores_of_another_region_are_dropped(library: Library, monkeypatch: pytest.MonkeyPatch):
+    session = started(library)
+    north = replace(session.window, key="north")
+    monkeypatch.setattr(type(session), "window", property(lambda _: north))
+    monkeypatch.setattr(session.analyses, "score", lambda: None)
+    session.region = "north"
+    assert session.scores is None
 
 
 def test_difference_leaves_the_reference_out_and_is_centred_on_zero(library: Library):
@@ -373,6 +425,14 @@ def test_a_store_that_is_replaced_is_read_anew(tmp_path: Path, monkeypatch: pyte
     assert session.opened.store.attrs["title"] == "Other weather"
 
 
+def test_the_page_of_words_names_every_folder_of_checkpoints(folder: Path):
+    settings = Settings((folder / "full.zarr",), folder / "checkpoints", folder, own=folder / "my own")
+    library = PromptLibrary(settings)
+    library.catalogue.result()
+    words = About(started(library, view="about"))._pane.object
+    assert f"looked for in {folder / 'checkpoints'} and {folder / 'my own'}." in words
+
+
 # ---------------------------------------------------------------- several visitors, real threads
 
 
@@ -423,6 +483,22 @@ def test_late_results_of_an_hour_left_behind_are_dropped(folder: Path):
     np.testing.assert_allclose(values(session, TRUTH), fields(4)[0] - 273.15, atol=1e-3)
 
 
+def test_a_long_computation_ends_with_the_visitor(library: Library, monkeypatch: pytest.MonkeyPatch):
+    session = started(library)
+    done = []
+
+    def slow(*_: object):
+        for step in range(3):
+            done.append(step)
+            if step == 1:
+                session.close()
+            yield None
+
+    monkeypatch.setattr("explorer.following.compute_fluxes", slow)
+    session.view = "flux"
+    assert done == [0, 1]
+
+
 def test_nothing_is_delivered_to_a_visitor_who_left(library: Library):
     delivered = []
     session = Session(library, deliver=delivered.append)
@@ -434,3 +510,55 @@ def test_nothing_is_delivered_to_a_visitor_who_left(library: Library):
     before = len(delivered)
     session.look()
     assert len(delivered) == before
+
+
+# ---------------------------------------------------------------- limits of what may be asked for
+
+
+FORGED = 10**11
+"""A number that a browser or an address may send; making so many pieces would never end."""
+
+
+@pytest.mark.parametrize("name", ["members", "steps", "seed", "cells"])
+def test_numbers_beyond_their_bounds_never_reach_who_watches(library: Library, name: str):
+    session = started(library)
+    seen = []
+    session.param.watch(lambda event: seen.append(len(session.member_numbers())), name)
+    setattr(session, name, FORGED)
+    assert getattr(session, name) == session.param[name].default
+    session.restore({"store": "full", name: FORGED})
+    assert getattr(session, name) == session.param[name].default
+    assert max(seen) == 4
+
+
+def test_a_page_that_samples_less_has_fewer_members(folder: Path):
+    settings = Settings((folder / "full.zarr",), folder, folder, most_members=2)
+    session = Session(PromptLibrary(settings), members=FORGED)
+    assert session.member_numbers() == [0, 1]
+    session.start()
+    assert (session.members, session.member_numbers()) == (2, [0, 1])
+
+
+def test_what_is_put_right_is_put_right_at_once(library: Library):
+    session = started(library)
+    seen = []
+    session.param.watch(lambda *_: seen.append((session.mode, session.steps, session.point)), "mode")
+    session.param.update(mode="sideways", steps=FORGED, point=[1.0])
+    assert seen[0] == (FIELDS, 15, None)
+
+
+@pytest.mark.parametrize("hour", ["yesterday", "today", "99999999", "9999-01-01T00:00", "1999-01-01T00:00"])
+def test_going_back_to_an_hour_that_is_not_there_shows_another(library: Library, hour: str):
+    session = started(library)
+    session.restore({"store": "full", "hour": hour})
+    assert session.hour != hour
+    assert session.current in session.hours
+    assert session.snapshot.hour == session.current
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_hour_may_say_that_it_is_in_utc(library: Library):
+    session = started(library, hour="2021-03-16T05:00Z")
+    assert session.hour == "2021-03-16T05:00"
+    session.restore({"store": "full", "hour": "2021-03-16T06:00:00Z"})
+    assert session.snapshot.hour == np.datetime64("2021-03-16T06:00")

@@ -189,7 +189,7 @@ def test_spectra_go_with_what_they_were_of(library: Library):
 
 
 def test_an_unexpected_failure_becomes_a_message(library: Library, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("explorer.session.compute_spectra", lambda *_: 1 / 0)
+    monkeypatch.setattr("explorer.following.compute_spectra", lambda *_: 1 / 0)
     session = started(library, view="spectra")
     assert "division by zero" in session.error
     assert session.spectra is None
