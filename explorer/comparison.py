@@ -108,6 +108,7 @@ class Comparison(param.Parameterized):
         self._library = session.library
         self._gradual = Gradual(session.library.submit, session.later)
         self._mark: tuple[object, ...] = ()
+        self._absent: set[Piece] = set()  # members that were looked for and not found
         session.closing.append(self._gradual.stop)
         session.param.watch(
             self._follow,
@@ -131,6 +132,7 @@ class Comparison(param.Parameterized):
     def _follow(self, *_: object) -> None:
         session = self.session
         if session.view != "hours":
+            self._gradual.pause()
             return
         window, opened = session.window, session.opened
         if opened is None or window is None or not session.hours.size or session.choices is None:
@@ -158,14 +160,31 @@ class Comparison(param.Parameterized):
             choice.key: self.session.piece(choice) for choice in self.session.generators
         }
         library = self._library
+        absent = self._absent = set()
 
         def read(key: str, hour: np.datetime64) -> FloatField | None:
             if key not in pieces:
                 return quantity.compute(library.fields_once(opened, hour, key))
-            made = library.peek_member(replace(pieces[key], hour=hour))
-            return None if made is None else quantity.compute(made)
+            piece = replace(pieces[key], hour=hour)
+            made = library.member_once(piece)
+            if made is None:
+                absent.add(piece)
+                return None
+            return quantity.compute(made)
 
         return read
+
+    def _shown(self, mark: tuple[object, ...]) -> bool:
+        """Whether what is wanted is there or on its way already; else it is begun anew.
+
+        It is not where members were missing that somebody has sampled since.
+        """
+        found = any(self._library.peek_member(piece) is not None for piece in tuple(self._absent))
+        if mark == self._mark and not found:
+            self._gradual.resume()
+            return True
+        self._mark = mark
+        return False
 
     def _outlines(self, opened: OpenStore) -> dict[str, Any]:
         lines = self._library.outlines(opened.domain.fine)
@@ -184,19 +203,12 @@ class Comparison(param.Parameterized):
         names = session.references()
         order = [COARSE, *(key for key in names if key != COARSE)]
         rows = tuple((key, names[key]) for key in order if key != against)
-        there = tuple(
-            self._library.peek_member(replace(session.piece(choice), hour=hour)) is not None
-            for choice in session.generators
-            for hour in hours
-        )
         colours = tuple(DIVERGING) if against else self._fields_palette(quantity)
         mark = (
-            "multiples", opened, quantity.key, window, hours.tobytes(), rows, against, session.draw, there,
-            colours,
+            "multiples", opened, quantity.key, window, hours.tobytes(), rows, against, session.draw, colours,
         )  # fmt: skip
-        if mark == self._mark:
+        if self._shown(mark):
             return
-        self._mark = mark
         read = self._reader(opened, quantity)
         self.param.update(running=True, stopped=False)
         steps = self._multiples(opened, window, quantity, hours, rows, against, colours, read)
@@ -273,9 +285,8 @@ class Comparison(param.Parameterized):
         mark = (
             "story", opened, quantity.key, window, hours.tobytes(), left, right, session.draw, colours,
         )  # fmt: skip
-        if mark == self._mark:
+        if self._shown(mark):
             return
-        self._mark = mark
         names, read = session.references(), self._reader(opened, quantity)
         blank = Cards(
             Story((), 0, hours.size, 0, float("nan")), (), quantity, window, names[left], names[right],

@@ -18,6 +18,7 @@ from core.metrics.metric import MetricError
 from core.regions import Window
 from explorer.digest import digest
 from explorer.display import COARSE
+from explorer.hours import spread_out
 from explorer.library import TRUTH, OpenStore
 from explorer.quantities import QUANTITIES, FloatField
 from explorer.results import Results
@@ -325,12 +326,12 @@ def _smoothed(constants: Constants, opened: OpenStore, results: Results) -> Cons
 
 
 def _some(opened: OpenStore) -> NDArray[np.datetime64]:
-    hours = opened.store.hours
-    return hours[np.unique(np.linspace(0, hours.size - 1, min(HOURS_TO_FIT, hours.size)).round().astype(int))]
+    return spread_out(opened.store.hours, HOURS_TO_FIT)
 
 
-def _address(name: str, opened: OpenStore) -> tuple[str, ...]:
-    return (f"flux {name}", *opened.identity)
+def _address(name: str, opened: OpenStore) -> tuple[str | int, ...]:
+    # A store that is still being written has other constants when it has more hours.
+    return (f"flux {name}", *opened.identity, opened.store.hours.size)
 
 
 def _kelvin(values: FloatField) -> FloatField:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from core.domain import Domain
 from core.regions import Window
+from core.report.text import for_csv
 from explorer.quantities import Quantity
 from explorer.results import Fields
 
@@ -325,7 +326,7 @@ def means_csv(table: HoursTable, store: str) -> str:
     writer.writerow(["store", "variable", "region", "downscaler", "hours", *heads])
     for row in table.rows:
         numbers = [f"{v:.6g}" for c in table.columns for v in row.means.get(c.name, (np.nan,) * 3)]
-        writer.writerow([store, table.quantity.label, table.window.name, row.label, row.hours, *numbers])
+        writer.writerow([*_about(table, row, store), row.hours, *numbers])
     return text.getvalue()
 
 
@@ -340,11 +341,13 @@ def hours_csv(table: HoursTable, store: str) -> str:
     for row in table.rows:
         for place in np.flatnonzero(row.members).tolist():
             numbers = [f"{row.values[c.name][place]:.6g}" for c in table.columns]
-            writer.writerow(
-                [store, table.quantity.label, table.window.name, row.label, stamps[place],
-                 int(row.members[place]), *numbers]
-            )  # fmt: skip
+            writer.writerow([*_about(table, row, store), stamps[place], int(row.members[place]), *numbers])
     return text.getvalue()
+
+
+def _about(table: HoursTable, row: Row, store: str) -> list[str]:
+    """Store, variable, region and downscaler of a row."""
+    return [for_csv(word) for word in (store, table.quantity.label, table.window.name, row.label)]
 
 
 def _head(column: Column) -> str:

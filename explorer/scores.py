@@ -13,6 +13,7 @@ import xarray as xr
 from core.domain import Domain
 from core.metrics import deterministic
 from core.regions import Window
+from core.report.text import for_csv
 from explorer.quantities import FloatField
 from explorer.results import Results
 
@@ -81,7 +82,8 @@ def to_csv(rows: Iterable[Score], *, store: str, hour: str, region: str, variabl
     writer.writerow(["store", "hour (UTC)", "region", "variable", "downscaler", *heads])
     for row in rows:
         _, label, *values = astuple(row)
-        writer.writerow([store, hour, region, variable, label, *(f"{v:.6g}" for v in values)])
+        about = (for_csv(word) for word in (store, hour, region, variable, label))
+        writer.writerow([*about, *(f"{v:.6g}" for v in values)])
     return text.getvalue()
 
 

@@ -783,13 +783,19 @@ class Session(param.Parameterized):
                 key, label, values, reference, window, snapshot.opened.domain, self.library.results, address
             )
 
+        def passed() -> bool:
+            """Whoever goes through the hours does not wait for the scores of each."""
+            return snapshot is not self.snapshot or window != self.window
+
         def work() -> None:
             try:
                 rows = []
-                if can_quadratic and not quadratic_there:
+                if can_quadratic and not quadratic_there and not passed():
                     made = self.library.fields(snapshot.opened, snapshot.hour, QUADRATIC)
                     rows.append(row(COARSE, "Coarse input (quadratic interpolation)", quantity.compute(made)))
                 for field in downscaled:
+                    if passed():
+                        return
                     label = field.label
                     if field.key == QUADRATIC:
                         label += " (= coarse input)"
@@ -906,6 +912,10 @@ class Session(param.Parameterized):
     def _numbers(self) -> range:
         # Bounded here as well, since an address may ask for any number before its words are checked.
         return range(min(self.members, self.library.settings.most_members))
+
+    def member_numbers(self) -> range:
+        """Numbers of the members to sample and to show, no more than one visitor may have."""
+        return self._numbers
 
     def ready_members(self) -> tuple[int, ...]:
         """Members of the ensemble looked at that are there."""

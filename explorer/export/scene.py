@@ -10,7 +10,7 @@ import numpy as np
 
 from core.domain import Grid
 from core.regions import WHOLE, Window
-from explorer.jobs import MOST_MEMBERS, Draw, Piece
+from explorer.jobs import Draw, Piece
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.quantities import FloatField, Quantity
 from explorer.scores import Score
@@ -43,7 +43,8 @@ class Scene:
     against : label of the field that differences are taken from, empty where fields are shown
     units : of the panels
     colours, limits : the colour map, from low to high, and its range
-    members : pieces of each ticked generative model that are there, by key
+    members : pieces of each ticked generative model that are in memory, by key
+    numbers : of the members that the page asks for, some of which may be on disk
     scores : of the hour over the window, none where there is no truth
     """
 
@@ -61,6 +62,7 @@ class Scene:
     draw: Draw
     models: tuple[str, ...]
     members: dict[str, tuple[Piece, ...]]
+    numbers: range
     scores: tuple[Score, ...]
 
     def grid(self, values: FloatField) -> Grid:
@@ -130,6 +132,7 @@ def take_scene(session: Session) -> Scene:
         draw=session.draw,
         models=tuple(field.key for field in ready if field.key not in (COARSE, TRUTH)),
         members=_members(session, there),
+        numbers=session.member_numbers(),
         scores=table.rows if current and table.window == window else (),
     )
 
@@ -138,7 +141,7 @@ def _members(session: Session, there: set[str]) -> dict[str, tuple[Piece, ...]]:
     """Members of ticked generative models that are there, drawn as the page draws now."""
     found = {}
     for choice in session.generators:
-        pieces = [session.piece(choice, number) for number in range(MOST_MEMBERS)]
+        pieces = [session.piece(choice, number) for number in session.member_numbers()]
         made = tuple(piece for piece in pieces if session.library.peek_member(piece) is not None)
         if made and choice.key in there:
             found[choice.key] = made

@@ -295,3 +295,23 @@ def test_nonsense_falls_back(library: Library, query: str):
     session = started(library, **from_query(f"?view=flux&{query}"))
     assert (session.variant, session.cells) == ("paper", 0)
     assert session.fluxes.maps
+
+
+def test_a_store_that_is_being_written_has_new_constants_with_more_hours():
+    truth, coarse, _ = random_fields(DOMAIN)
+    given = [(COARSE, "Coarse input", celsius(coarse)), (TRUTH, "Truth", celsius(truth))]
+    opened, results = store(DOMAIN, truth, coarse), Results(10**8)
+    whole = opened.read
+
+    def read(group: str, hour: np.datetime64, names: list[str]) -> dict[str, SimpleNamespace]:
+        found = whole(group, hour, names)
+        if hour == HOURS[0]:  # an hour with a gap, to which nothing can be fitted
+            found[names[0]].values = found[names[0]].values * np.float32(np.nan)
+        return found
+
+    opened.read = read
+    for count, fitted in ((1, False), (2, True)):
+        opened.store.hours = HOURS[:count]
+        shown = list(compute_fluxes(given, HOUR, opened, whole_window(DOMAIN), "paper", 0, results))[-1]
+        assert shown.constants.fitted == fitted
+        assert np.isfinite(shown.constants.mean) == fitted

@@ -14,6 +14,7 @@ from core.data.era5 import ingest
 from core.data.store import Store
 from core.metrics.deterministic import bias, rmse
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
+from explorer.scores import Score
 from explorer.session import DIFFERENCE, Session
 from explorer.settings import Settings
 from tests import era5_like
@@ -112,6 +113,24 @@ def test_next_hour_is_made_beforehand(library: Library):
 
 
 # ---------------------------------------------------------------- differences and scores
+
+
+def test_hours_that_were_passed_are_not_scored(library: Library, monkeypatch: pytest.MonkeyPatch):
+    session = Session(library)
+    session.start()
+    for count in (1, 1, 1, -3):
+        session.step(count)
+    waiting, scored = [], []
+    monkeypatch.setattr(library, "submit", waiting.append)
+    monkeypatch.setattr(
+        "explorer.session.compute_score", lambda *a: scored.append(a[-1]) or Score(*a[:2], *[0] * 5)
+    )
+    for _ in range(3):
+        session.step(1)
+    while waiting:
+        waiting.pop(0)()
+    assert {address[3] for address in scored} == {str(session.current)}
+    assert session.scores.hour == session.current
 
 
 def test_difference_leaves_the_reference_out_and_is_centred_on_zero(library: Library):
