@@ -133,6 +133,7 @@ class PointStudy(param.Parameterized):
         session.param.watch(
             self.refresh,
             ["snapshot", "view", "point", "span", "models", "choices", "members", "sampler", "steps", "seed"],
+            precedence=1,  # after the place was found, where an address changes view and point at once
         )
         session.param.watch(self._publish, "height")
         self._place_all()

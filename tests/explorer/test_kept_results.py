@@ -277,6 +277,7 @@ def test_hours_scores_and_the_point_show_members_that_are_on_disk(
     (band,) = session.points.series.bands
     assert band.counts.tolist() == [2, 2, 2, 2]
     assert session.points.series.pending == 0
+    assert second.jobs.wait(PATIENCE)
     assert second.computed == []
     assert second.peek_member(replace(session.piece(session.generating), hour=HOURS[3])) is None
 
@@ -307,3 +308,4 @@ def test_files_and_the_point_hold_as_many_members_as_are_allowed(made: Path, tmp
     assert list(gather(take_scene(session), second)[ldm]) == list(range(20))
     session.members = 500
     assert session.member_numbers() == range(20)
+    assert second.jobs.wait(PATIENCE)
