@@ -11,6 +11,7 @@ import numpy as np
 import param
 
 from core.regions import Window
+from explorer.cut import inside
 from explorer.display import COARSE, difference
 from explorer.encoding import robust_range
 from explorer.gradual import Gradual
@@ -260,10 +261,10 @@ class Comparison(param.Parameterized):
             yield None
         # The coarse cells differ most from a field, by their size alone.
         telling = {key for key, _ in found} - ({COARSE} if against else set())
-        seen = [_cut(field, window, opened) for (key, _), field in found.items() if key in telling]
+        seen = [inside(field, opened.domain, window) for (key, _), field in found.items() if key in telling]
         if not seen and slow and hours.size:
             look(slow, hours[0])
-            seen = [_cut(field, window, opened) for field in found.values()]
+            seen = [inside(field, opened.domain, window) for field in found.values()]
         signed = bool(against) or quantity.signed
         limits = robust_range(seen, signed=signed, floor=None if against else quantity.floor)
         made = replace(made, limits=limits)
@@ -317,9 +318,9 @@ def _with_pictures(blank: Cards, story: Story, opened: OpenStore, outlines: Mapp
     domain, window, quantity = opened.domain, blank.window, blank.quantity
     pairs = [(chapter.left, chapter.right) for chapter in story.chapters]
     between = [difference(*pair) for pair in pairs]
-    seen = [_cut(field, window, opened) for pair in pairs for field in pair]
+    seen = [inside(field, opened.domain, window) for pair in pairs for field in pair]
     limits = robust_range(seen, signed=quantity.signed, floor=quantity.floor)
-    wide = robust_range([_cut(field, window, opened) for field in between], signed=True)
+    wide = robust_range([inside(field, opened.domain, window) for field in between], signed=True)
 
     def picture(field: FloatField, limits: tuple[float, float], colours: Any) -> str:
         return thumbnail(field, limits, colours, domain, window, outlines)
@@ -332,9 +333,3 @@ def _with_pictures(blank: Cards, story: Story, opened: OpenStore, outlines: Mapp
         for chapter, gap in zip(story.chapters, between, strict=True)
     )  # fmt: skip
     return replace(blank, story=story, cards=cards, limits=limits, spread=wide)
-
-
-def _cut(field: FloatField, window: Window, opened: OpenStore) -> FloatField:
-    domain = opened.domain
-    grid = domain.fine if field.shape == domain.fine.shape else domain.coarse
-    return field[window.slices(grid)]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from core.domain import Domain
 from core.regions import Window
 from core.report.text import for_csv
+from explorer.cut import cut, inside
 from explorer.quantities import Quantity
 from explorer.results import Fields
 
@@ -152,10 +153,9 @@ def prepare_truth(
     """The truth of an hour over the region, from ``fields`` (H, W) in SI units; ``land`` (H, W)."""
     from core.evaluation.field_scores import Truth
 
-    cut = window.slices(domain.fine)
-    field = _array(_plain(quantity, fields), window, domain)
+    field = cut(_plain(quantity, fields), domain.fine, window)
     # No coarse field: flux errors are those against the truth, the others tell little.
-    return Truth.of(target_of(quantity), field, None, land[cut], domain.ratio)
+    return Truth.of(target_of(quantity), field, None, inside(land, domain, window), domain.ratio)
 
 
 def score_members(
@@ -171,7 +171,7 @@ def score_members(
     from core.evaluation.field_scores import score_hour
     from core.physics.audit import Scorer
 
-    stack = [_array(_plain(quantity, fields), window, domain) for fields in members]
+    stack = [cut(_plain(quantity, fields), domain.fine, window) for fields in members]
     fine = domain.fine
     fluxes = Scorer((fine.dy / 1e3, fine.dx / 1e3), 0.0, 285.0, 8.0)  # only the first counts for the truth
     tally.add(tally.targets[0], position, score_hour(xr.concat(stack, "member"), truth, fluxes))
@@ -360,9 +360,3 @@ def _head(column: Column) -> str:
 def _plain(quantity: Quantity, fields: Fields) -> NDArray[np.floating]:
     """The field of a quantity in SI units."""
     return replace(quantity, factor=1.0, offset=0.0).compute(fields)
-
-
-def _array(field: NDArray[np.floating], window: Window, domain: Domain) -> xr.DataArray:
-    rows, columns = window.slices(domain.fine)
-    coords = {"y": domain.fine.y[rows], "x": domain.fine.x[columns]}
-    return xr.DataArray(field[rows, columns], coords, ("y", "x"))

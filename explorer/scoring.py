@@ -378,9 +378,8 @@ class Scoring(param.Parameterized):
             truth = None
             for entry in some:
                 made = self._made(plan, entry, position, draws.get(entry.choice.key))
-                if made and truth is None:
-                    truth = self._prepared(plan, position, counted, land)
                 if made:
+                    truth = truth or self._prepared(plan, position, counted, land)
                     self._score(plan, entry, position, truth, made)
                 done += 1
                 now = time.monotonic()

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.domain import Grid
 from core.regions import WHOLE, Window
+from explorer.cut import grid_of
 from explorer.jobs import Draw, Piece
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.quantities import FloatField, Quantity
@@ -67,8 +68,7 @@ class Scene:
 
     def grid(self, values: FloatField) -> Grid:
         """The grid that a field lies on, by its shape."""
-        domain = self.opened.domain
-        return domain.coarse if values.shape == domain.coarse.shape else domain.fine
+        return grid_of(self.opened.domain, values)
 
     @property
     def title(self) -> str:

@@ -12,7 +12,7 @@ PIECE = 4 * 2**20
 
 
 class Pieces(pmui.FileInput):
-    """A file input that hands on what arrives piece by piece, so that no file is held in memory.
+    """A file input that hands on what arrives piece by piece, so that whoever takes it can stop at a limit.
 
     Whatever a browser sends goes to ``arrive`` (name, number of the piece from 1, its bytes), ``finish`` or
     ``fail`` (a sentence).
