@@ -11,6 +11,7 @@ import numpy as np
 import param
 
 from core.regions import Window
+from explorer.cut import inside
 from explorer.display import COARSE, difference
 from explorer.encoding import robust_range
 from explorer.gradual import Gradual
@@ -109,6 +110,7 @@ class Comparison(param.Parameterized):
         self._library = session.library
         self._gradual = Gradual(session.library.submit, session.later)
         self._mark: tuple[object, ...] = ()
+        self._absent: set[Piece] = set()  # members that were looked for and not found
         session.closing.append(self._gradual.stop)
         session.param.watch(
             self._follow,
@@ -132,6 +134,7 @@ class Comparison(param.Parameterized):
     def _follow(self, *_: object) -> None:
         session = self.session
         if session.view != "hours":
+            self._gradual.pause()
             return
         window, opened = session.window, session.opened
         if opened is None or window is None or not session.hours.size or session.choices is None:
@@ -159,14 +162,31 @@ class Comparison(param.Parameterized):
             choice.key: self.session.piece(choice) for choice in self.session.generators
         }
         library = self._library
+        absent = self._absent = set()
 
         def read(key: str, hour: np.datetime64) -> FloatField | None:
             if key not in pieces:
                 return quantity.compute(library.fields_once(opened, hour, key))
-            made = library.peek_member(replace(pieces[key], hour=hour))
-            return None if made is None else quantity.compute(made)
+            piece = replace(pieces[key], hour=hour)
+            made = library.member_once(piece)
+            if made is None:
+                absent.add(piece)
+                return None
+            return quantity.compute(made)
 
         return read
+
+    def _shown(self, mark: tuple[object, ...]) -> bool:
+        """Whether what is wanted is there or on its way already; else it is begun anew.
+
+        It is not where members were missing that somebody has sampled since.
+        """
+        found = any(self._library.peek_member(piece) is not None for piece in tuple(self._absent))
+        if mark == self._mark and not found:
+            self._gradual.resume()
+            return True
+        self._mark = mark
+        return False
 
     def _outlines(self, opened: OpenStore) -> dict[str, Any]:
         lines = self._library.outlines(opened.domain.fine)
@@ -185,19 +205,12 @@ class Comparison(param.Parameterized):
         names = session.references()
         order = [COARSE, *(key for key in names if key != COARSE)]
         rows = tuple((key, names[key]) for key in order if key != against)
-        there = tuple(
-            self._library.peek_member(replace(session.piece(choice), hour=hour)) is not None
-            for choice in session.generators
-            for hour in hours
-        )
         colours = tuple(DIVERGING) if against else self._fields_palette(quantity)
         mark = (
-            "multiples", opened, quantity.key, window, hours.tobytes(), rows, against, session.draw, there,
-            colours,
+            "multiples", opened, quantity.key, window, hours.tobytes(), rows, against, session.draw, colours,
         )  # fmt: skip
-        if mark == self._mark:
+        if self._shown(mark):
             return
-        self._mark = mark
         read = self._reader(opened, quantity)
         self.param.update(running=True, stopped=False)
         steps = self._multiples(opened, window, quantity, hours, rows, against, colours, read)
@@ -249,10 +262,10 @@ class Comparison(param.Parameterized):
             yield None
         # The coarse cells differ most from a field, by their size alone.
         telling = {key for key, _ in found} - ({COARSE} if against else set())
-        seen = [_cut(field, window, opened) for (key, _), field in found.items() if key in telling]
+        seen = [inside(field, opened.domain, window) for (key, _), field in found.items() if key in telling]
         if not seen and slow and hours.size:
             look(slow, hours[0])
-            seen = [_cut(field, window, opened) for field in found.values()]
+            seen = [inside(field, opened.domain, window) for field in found.values()]
         signed = bool(against) or quantity.signed
         limits = robust_range(seen, signed=signed, floor=None if against else quantity.floor)
         made = replace(made, limits=limits)
@@ -274,9 +287,8 @@ class Comparison(param.Parameterized):
         mark = (
             "story", opened, quantity.key, window, hours.tobytes(), left, right, session.draw, colours,
         )  # fmt: skip
-        if mark == self._mark:
+        if self._shown(mark):
             return
-        self._mark = mark
         names, read = session.references(), self._reader(opened, quantity)
         blank = Cards(
             Story((), 0, hours.size, 0, float("nan")), (), quantity, window, names[left], names[right],
@@ -307,9 +319,9 @@ def _with_pictures(blank: Cards, story: Story, opened: OpenStore, outlines: Mapp
     domain, window, quantity = opened.domain, blank.window, blank.quantity
     pairs = [(chapter.left, chapter.right) for chapter in story.chapters]
     between = [difference(*pair) for pair in pairs]
-    seen = [_cut(field, window, opened) for pair in pairs for field in pair]
+    seen = [inside(field, opened.domain, window) for pair in pairs for field in pair]
     limits = robust_range(seen, signed=quantity.signed, floor=quantity.floor)
-    wide = robust_range([_cut(field, window, opened) for field in between], signed=True)
+    wide = robust_range([inside(field, opened.domain, window) for field in between], signed=True)
 
     def picture(field: FloatField, limits: tuple[float, float], colours: Any) -> str:
         return thumbnail(field, limits, colours, domain, window, outlines)
@@ -322,9 +334,3 @@ def _with_pictures(blank: Cards, story: Story, opened: OpenStore, outlines: Mapp
         for chapter, gap in zip(story.chapters, between, strict=True)
     )  # fmt: skip
     return replace(blank, story=story, cards=cards, limits=limits, spread=wide)
-
-
-def _cut(field: FloatField, window: Window, opened: OpenStore) -> FloatField:
-    domain = opened.domain
-    grid = domain.fine if field.shape == domain.fine.shape else domain.coarse
-    return field[window.slices(grid)]

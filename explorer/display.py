@@ -9,6 +9,7 @@ import numpy as np
 
 from core.domain import Domain
 from core.regions import Window
+from explorer.cut import inside
 from explorer.encoding import robust_range
 from explorer.quantities import FloatField, Quantity
 
@@ -57,10 +58,7 @@ def display(
 
 
 def _inside(fields: Iterable[FloatField], domain: Domain, window: Window | None) -> list[FloatField]:
-    if window is None:
-        return list(fields)
-    grids = {grid.shape: grid for grid in (domain.coarse, domain.fine)}
-    return [field[window.slices(grids[field.shape])] for field in fields]
+    return list(fields) if window is None else [inside(field, domain, window) for field in fields]
 
 
 def difference(values: FloatField, reference: FloatField) -> FloatField:

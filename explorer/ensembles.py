@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 
 from core.domain import Domain
 from core.metrics import ensemble as metrics
 from core.metrics.metric import MEMBER, Metric
 from core.regions import Window
+from explorer.cut import cut
 from explorer.quantities import FloatField, Quantity
 from explorer.results import Fields
 
@@ -85,10 +85,8 @@ def compute_ensemble(
     stack = np.stack(list(fields.values()))
     scores, ranks = (), None
     if truth is not None:
-        rows, columns = window.slices(domain.fine)
-        coords = {"y": domain.fine.y[rows], "x": domain.fine.x[columns]}
-        forecast = xr.DataArray(stack[:, rows, columns], coords, (MEMBER, "y", "x"))
-        reference = xr.DataArray(truth[rows, columns], coords, ("y", "x"))
+        forecast = cut(stack, domain.fine, window, MEMBER)
+        reference = cut(truth, domain.fine, window)
         units = {"field": quantity.difference_units}
         scores = tuple(
             EnsembleScore(

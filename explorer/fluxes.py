@@ -13,11 +13,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from core.domain import Domain, Grid
+from core.domain import Domain
 from core.metrics.metric import MetricError
 from core.regions import Window
+from explorer.cut import cut
 from explorer.digest import digest
 from explorer.display import COARSE
+from explorer.hours import spread_out
 from explorer.library import TRUTH, OpenStore
 from explorer.quantities import QUANTITIES, FloatField
 from explorer.results import Results
@@ -168,8 +170,8 @@ class _Pair:
     """A fine and the coarse field over a window [K]."""
 
     def __init__(self, fine: FloatField, coarse: FloatField, domain: Domain, window: Window) -> None:
-        self.fine = _cut(fine, domain.fine, window)
-        self.coarse = _cut(coarse, domain.coarse, window)
+        self.fine = cut(fine, domain.fine, window)
+        self.coarse = cut(coarse, domain.coarse, window)
         self.address = (digest(fine), digest(coarse), domain.fine.dx, window)
 
     def prepared(self, variant: str, constants: Constants) -> tuple[xr.DataArray, xr.DataArray, str]:
@@ -325,23 +327,17 @@ def _smoothed(constants: Constants, opened: OpenStore, results: Results) -> Cons
 
 
 def _some(opened: OpenStore) -> NDArray[np.datetime64]:
-    hours = opened.store.hours
-    return hours[np.unique(np.linspace(0, hours.size - 1, min(HOURS_TO_FIT, hours.size)).round().astype(int))]
+    return spread_out(opened.store.hours, HOURS_TO_FIT)
 
 
-def _address(name: str, opened: OpenStore) -> tuple[str, ...]:
-    return (f"flux {name}", *opened.identity)
+def _address(name: str, opened: OpenStore) -> tuple[str | int, ...]:
+    # A store that is still being written has other constants when it has more hours.
+    return (f"flux {name}", *opened.identity, opened.store.hours.size)
 
 
 def _kelvin(values: FloatField) -> FloatField:
     # In float32 this gives back the very numbers that the offset was added to.
     return values - np.float32(QUANTITIES["t2m"].offset)
-
-
-def _cut(values: FloatField, grid: Grid, window: Window) -> xr.DataArray:
-    rows, columns = window.slices(grid)
-    coords = {"y": grid.y[rows], "x": grid.x[columns]}
-    return xr.DataArray(values[rows, columns], coords, ("y", "x"))
 
 
 def _edges(found: Mapping[str, Array]) -> tuple[float, float, float, float]:

@@ -90,13 +90,19 @@ class Analyses:
             )  # fmt: skip
             return compute_score(key, label, values, reference, window, domain, results, address)
 
+        def passed() -> bool:
+            """Whoever goes through the hours does not wait for the scores of each."""
+            return snapshot is not session.snapshot or window != session.window
+
         def work() -> None:
             try:
                 rows = []
-                if can_quadratic and not quadratic_there:
+                if can_quadratic and not quadratic_there and not passed():
                     made = session.library.fields(snapshot.opened, snapshot.hour, QUADRATIC)
                     rows.append(row(COARSE, "Coarse input (quadratic interpolation)", quantity.compute(made)))
                 for field in downscaled:
+                    if passed():
+                        return
                     label = field.label
                     if field.key == QUADRATIC:
                         label += " (= coarse input)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from threading import Lock
 from typing import Any
 
 Deliver = Callable[[Callable[[], None]], None]
@@ -19,6 +20,9 @@ class Gradual:
         self._submit = submit
         self._deliver = deliver
         self._count = 0
+        self._lock = Lock()
+        self._paused = False
+        self._next: Callable[[], None] | None = None  # the step that waits while the work is paused
         self.running = False
         """Whether work is under way; for the thread that owns the page."""
 
@@ -29,7 +33,7 @@ class Gradual:
         ended: Callable[[Exception | None], None],
     ) -> None:
         """Do ``steps`` one after the other; ``took`` gets what they give but None, ``ended`` the error if any."""
-        self._count += 1
+        self.stop()
         mine = self._count
         self.running = True
 
@@ -53,12 +57,32 @@ class Gradual:
                 return
             if result is not None:
                 give(took, result)
-            if mine == self._count:
-                self._submit(step)
+            with self._lock:
+                if mine != self._count:
+                    return
+                if self._paused:
+                    self._next = step
+                    return
+            self._submit(step)
 
         self._submit(step)
 
+    def pause(self) -> None:
+        """Do no further step before :meth:`resume`; the one under way is finished, and what it gives arrives."""
+        with self._lock:
+            self._paused = True
+
+    def resume(self) -> None:
+        """Go on with work that was paused."""
+        with self._lock:
+            self._paused = False
+            step, self._next = self._next, None
+        if step is not None:
+            self._submit(step)
+
     def stop(self) -> None:
         """Forget the work; what it gives from now on will not arrive."""
-        self._count += 1
+        with self._lock:
+            self._count += 1
+            self._paused, self._next = False, None
         self.running = False

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from core.domain import Domain
 from core.regions import Window
+from core.report.text import for_csv
+from explorer.cut import cut, inside
 from explorer.quantities import Quantity
 from explorer.results import Fields
 
@@ -151,10 +153,9 @@ def prepare_truth(
     """The truth of an hour over the region, from ``fields`` (H, W) in SI units; ``land`` (H, W)."""
     from core.evaluation.field_scores import Truth
 
-    cut = window.slices(domain.fine)
-    field = _array(_plain(quantity, fields), window, domain)
+    field = cut(_plain(quantity, fields), domain.fine, window)
     # No coarse field: flux errors are those against the truth, the others tell little.
-    return Truth.of(target_of(quantity), field, None, land[cut], domain.ratio)
+    return Truth.of(target_of(quantity), field, None, inside(land, domain, window), domain.ratio)
 
 
 def score_members(
@@ -170,7 +171,7 @@ def score_members(
     from core.evaluation.field_scores import score_hour
     from core.physics.audit import Scorer
 
-    stack = [_array(_plain(quantity, fields), window, domain) for fields in members]
+    stack = [cut(_plain(quantity, fields), domain.fine, window) for fields in members]
     fine = domain.fine
     fluxes = Scorer((fine.dy / 1e3, fine.dx / 1e3), 0.0, 285.0, 8.0)  # only the first counts for the truth
     tally.add(tally.targets[0], position, score_hour(xr.concat(stack, "member"), truth, fluxes))
@@ -325,7 +326,7 @@ def means_csv(table: HoursTable, store: str) -> str:
     writer.writerow(["store", "variable", "region", "downscaler", "hours", *heads])
     for row in table.rows:
         numbers = [f"{v:.6g}" for c in table.columns for v in row.means.get(c.name, (np.nan,) * 3)]
-        writer.writerow([store, table.quantity.label, table.window.name, row.label, row.hours, *numbers])
+        writer.writerow([*_about(table, row, store), row.hours, *numbers])
     return text.getvalue()
 
 
@@ -340,11 +341,13 @@ def hours_csv(table: HoursTable, store: str) -> str:
     for row in table.rows:
         for place in np.flatnonzero(row.members).tolist():
             numbers = [f"{row.values[c.name][place]:.6g}" for c in table.columns]
-            writer.writerow(
-                [store, table.quantity.label, table.window.name, row.label, stamps[place],
-                 int(row.members[place]), *numbers]
-            )  # fmt: skip
+            writer.writerow([*_about(table, row, store), stamps[place], int(row.members[place]), *numbers])
     return text.getvalue()
+
+
+def _about(table: HoursTable, row: Row, store: str) -> list[str]:
+    """Store, variable, region and downscaler of a row."""
+    return [for_csv(word) for word in (store, table.quantity.label, table.window.name, row.label)]
 
 
 def _head(column: Column) -> str:
@@ -357,9 +360,3 @@ def _head(column: Column) -> str:
 def _plain(quantity: Quantity, fields: Fields) -> NDArray[np.floating]:
     """The field of a quantity in SI units."""
     return replace(quantity, factor=1.0, offset=0.0).compute(fields)
-
-
-def _array(field: NDArray[np.floating], window: Window, domain: Domain) -> xr.DataArray:
-    rows, columns = window.slices(domain.fine)
-    coords = {"y": domain.fine.y[rows], "x": domain.fine.x[columns]}
-    return xr.DataArray(field[rows, columns], coords, ("y", "x"))

@@ -338,6 +338,16 @@ class Library:
                 self.results.keep(self._member_address(piece), there)
         return there
 
+    def member_once(self, piece: Piece) -> Fields | None:
+        """Like :meth:`find_member`, but what only the disk has is not kept in memory.
+
+        For passes over many hours, which would push out of memory what people look at.
+        """
+        there = self.peek_member(piece)
+        if there is None and self.disk is not None:
+            there = self.disk.read(self._member_file(piece))
+        return there
+
     def keep_member(self, piece: Piece, fields: Fields) -> None:
         """Remember a member for everybody."""
         self.results.keep(self._member_address(piece), fields)

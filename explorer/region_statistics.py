@@ -8,6 +8,7 @@ import numpy as np
 
 from core.domain import Domain
 from core.regions import Window
+from explorer.cut import inside
 from explorer.quantities import FloatField
 
 
@@ -23,8 +24,7 @@ class Statistics:
 
 def region_statistics(field: FloatField, window: Window, domain: Domain) -> Statistics | None:
     """Statistics of a coarse (h, w) or fine (H, W) field, cells without a value left out; None without any."""
-    grid = domain.fine if field.shape == domain.fine.shape else domain.coarse
-    values = field[window.slices(grid)]
+    values = inside(field, domain, window)
     if not np.isfinite(values.sum()):
         values = values[np.isfinite(values)]
     if not values.size:

@@ -13,6 +13,8 @@ import xarray as xr
 from core.domain import Domain
 from core.metrics import deterministic
 from core.regions import Window
+from core.report.text import for_csv
+from explorer.cut import cut
 from explorer.quantities import FloatField
 from explorer.results import Results
 
@@ -57,9 +59,7 @@ def compute_score(
     """All metrics of ``forecast`` against ``truth``, both (H, W), over ``window``; kept in ``results``."""
 
     def compute() -> dict[str, np.ndarray]:
-        rows, columns = window.slices(domain.fine)
-        coords = {"y": domain.fine.y[rows], "x": domain.fine.x[columns]}
-        pair = [xr.DataArray(f[rows, columns], coords, ("y", "x")) for f in (forecast, truth)]
+        pair = [cut(field, domain.fine, window) for field in (forecast, truth)]
         return {"values": np.array([float(metric(*pair)) for metric in METRICS.values()])}
 
     return Score(key, label, *(float(v) for v in results.get(address, compute)["values"]))
@@ -81,7 +81,8 @@ def to_csv(rows: Iterable[Score], *, store: str, hour: str, region: str, variabl
     writer.writerow(["store", "hour (UTC)", "region", "variable", "downscaler", *heads])
     for row in rows:
         _, label, *values = astuple(row)
-        writer.writerow([store, hour, region, variable, label, *(f"{v:.6g}" for v in values)])
+        about = (for_csv(word) for word in (store, hour, region, variable, label))
+        writer.writerow([*about, *(f"{v:.6g}" for v in values)])
     return text.getvalue()
 
 
@@ -93,8 +94,8 @@ def error_distributions(
     ``fields`` are (key, forecast, truth), each (H, W). All share the bins, which span the central 99.8 % of
     the widest errors, symmetric about zero.
     """
-    cut = window.slices(domain.fine)
-    errors = [(key, (forecast[cut] - truth[cut]).ravel()) for key, forecast, truth in fields]
+    region = window.slices(domain.fine)
+    errors = [(key, (forecast[region] - truth[region]).ravel()) for key, forecast, truth in fields]
     errors = [(key, values[np.isfinite(values)]) for key, values in errors]
     errors = [(key, values) for key, values in errors if values.size]
     if not errors:

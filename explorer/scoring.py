@@ -29,7 +29,7 @@ from explorer.hour_scores import (
     target_of,
 )
 from explorer.hours import every_nth, thinned
-from explorer.jobs import Piece
+from explorer.jobs import Draw, Piece
 from explorer.jobs import sentence as plain
 from explorer.library import TRUTH, OpenStore
 from explorer.quantities import Quantity
@@ -40,7 +40,11 @@ from explorer.snapshot import ModelChoice
 from explorer.words import HOURS
 
 if TYPE_CHECKING:
+    from core.evaluation.field_scores import Truth
     from core.evaluation.tally import Tally
+
+Mark = tuple[str, str, Draw | None, int]
+"""Key of a downscaler, hash of its checkpoint, how its members are drawn, and how many."""
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +73,50 @@ class Standing:
 
 
 class Entry:
-    """What is known of one downscaler over the hours; changed by the thread that scores alone."""
+    """What is known of one downscaler over the hours (N,); scores are changed by the thread that scores alone.
 
-    def __init__(self, choice: ModelChoice, count: int) -> None:
+    Attributes
+    ----------
+    wanted : members that an hour should have
+    members : scored in every hour (N,), 0 where it is not scored
+    looked : hours whose members were looked for (N,)
+    whole, part : scores of the hours that have all members, and of those that lack some
+    again : whether hours that lack members are to be scored anew
+    """
+
+    def __init__(self, choice: ModelChoice, count: int, wanted: int) -> None:
         self.choice = choice
+        self.wanted = wanted
         self.members = np.zeros(count, np.intp)
-        self.tally: Tally | None = None
+        self.looked = np.zeros(count, bool)
+        self.whole: Tally | None = None
+        self.part: Tally | None = None
+        self.again = False
         self.problem = ""
+
+    @property
+    def missing(self) -> int:
+        """Members that are nowhere, of the hours that were looked at."""
+        return int((self.wanted - self.members)[self.looked].sum())
+
+    def forget_part(self) -> None:
+        """Take the hours that lack members for neither scored nor looked at."""
+        self.part, self.again = None, False
+        short = self.members < self.wanted
+        self.members[short], self.looked[short] = 0, False
+
+    def tally(self, plan: Plan) -> Tally:
+        """Scores of all hours."""
+        if self.whole is None or self.part is None:
+            return self.whole or self.part or _tally(plan)
+        both = _tally(plan)
+        for some in (self.whole, self.part):
+            for name, values in some.scores.items():
+                both.scores[name][:, some.done] = values[:, some.done]
+            for name, (total,) in some.sums.items():
+                if total is not None:
+                    both.add_sum(both.targets[0], name, total)
+        return both
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +159,7 @@ class Scoring(param.Parameterized):
         self._plan: Plan | None = None
         self._entries: dict[tuple[object, ...], Entry] = {}
         self._truth: Tally | None = None
-        self._awaited: set[tuple[str, np.datetime64]] = set()
+        self._awaited: dict[tuple[str, np.datetime64], set[Piece]] = {}  # hours being sampled: what lacks
         self._stopped = False
         self._again = False
         session.closing.append(self.close)
@@ -188,50 +229,57 @@ class Scoring(param.Parameterized):
         plan, session = self._plan, self.session
         if plan is None:
             return
-        missing: list[Piece] = []
-        for hour in plan.hours:
-            for choice in session.generators:
-                missing += [
-                    piece for piece in self._pieces(choice, hour) if self._library.peek_member(piece) is None
-                ]
-        missing = missing[:MOST_MISSING]
-        if not missing:
-            return
-        # Hours that have some members are scored anew when they have all.
-        wanted = len(self._pieces(session.generators[0], plan.hours[0]))
-        for choice in session.generators:
-            mark = self._mark(choice)
-            entry = self._entries.get(mark)
-            if entry is not None and ((entry.members > 0) & (entry.members < wanted)).any():
-                self._entries[mark] = Entry(choice, plan.hours.size)
-        self._awaited = {(piece.key, piece.hour) for piece in missing}
+        entries = [(choice, self._entry(plan, choice)) for choice in session.generators]
+        missing = [
+            piece
+            for position, hour in enumerate(plan.hours)
+            for choice, entry in entries
+            if entry.members[position] < entry.wanted
+            for piece in self._pieces(choice, hour)
+            if self._library.peek_member(piece) is None
+        ][:MOST_MISSING]
+        for _, entry in entries:
+            entry.again = True  # hours that have some members are scored anew when they have all
+        self._awaited = {}
+        for piece in missing:
+            self._awaited.setdefault((piece.key, piece.hour), set()).add(piece)
         self._stopped = False
-        self._desk.ask(missing)
+        if missing:
+            self._desk.ask(missing)
         self._start()
 
-    def _mark(self, choice: ModelChoice) -> tuple[object, ...]:
+    def _entry(self, plan: Plan, choice: ModelChoice) -> Entry:
+        """What is known of a downscaler as it is drawn now."""
+        mark = self._mark(choice)
+        if mark not in self._entries:
+            self._entries[mark] = Entry(choice, plan.hours.size, mark[-1])
+        return self._entries[mark]
+
+    def _mark(self, choice: ModelChoice) -> Mark:
         """What the scores of a downscaler depend on beside the plan."""
+        if not choice.generative:
+            return choice.key, "", None, 1
         session = self.session
-        return (choice.key, choice.checkpoint, session.draw, session.members if choice.generative else 0)
+        return choice.key, choice.checkpoint, session.draw, len(session.member_numbers())
 
     def _pieces(self, choice: ModelChoice, hour: np.datetime64) -> list[Piece]:
-        numbers = range(self.session.members)
+        numbers = self.session.member_numbers()
         return [replace(self.session.piece(choice, number), hour=hour) for number in numbers]
 
     # ---------------------------------------------------------------- members
 
     def _on_member(self, piece: Piece) -> None:
-        plan = self._plan
+        plan, place = self._plan, (piece.key, piece.hour)
         if plan is None:
             return
-        if (piece.key, piece.hour) in self._awaited:
-            choice = next((c for c in self.session.generators if c.key == piece.key), None)
-            if choice is None or any(
-                self._library.peek_member(p) is None and not self._desk.problem(p)
-                for p in self._pieces(choice, piece.hour)
-            ):
+        if place in self._awaited:
+            self._awaited[place].discard(piece)
+            if self._awaited[place]:
                 return
-            self._awaited.discard((piece.key, piece.hour))
+            del self._awaited[place]
+        for entry in self._entries.values():
+            if entry.choice.key == piece.key:
+                entry.looked[plan.hours == piece.hour] = False
         self._start(soon=True)
 
     def _on_sampling(self) -> None:
@@ -245,19 +293,18 @@ class Scoring(param.Parameterized):
 
     def _start(self, *, soon: bool = False) -> None:
         """Score what is wanted and not scored yet; with ``soon``, when what is under way has ended."""
-        plan = self._plan
-        if plan is None or self._stopped:
+        plan, session = self._plan, self.session
+        if plan is None or self._stopped or session.opened is not plan.opened:
             return
         if soon and self._gradual.running:
             self._again = True
             return
         self._again = False
-        entries, draws = [], {}
-        for choice in self.session.running:
-            mark = self._mark(choice)
-            entries.append(self._entries.setdefault(mark, Entry(choice, plan.hours.size)))
-            if choice.generative:
-                draws[choice.key] = self._pieces(choice, plan.hours[0])
+        # Those that are unticked are kept, those of other seeds or numbers of members are not: each holds maps.
+        current = {self._mark(choice) for choice in session.choices or ()}
+        self._entries = {mark: entry for mark, entry in self._entries.items() if mark in current}
+        entries = [self._entry(plan, choice) for choice in session.running]
+        draws = {choice.key: self._pieces(choice, plan.hours[0]) for choice in session.generators}
         steps = self._steps(plan, entries, draws, frozenset(self._awaited), self.common)
         self._gradual.start(steps, self._take, self._ended)
 
@@ -288,33 +335,28 @@ class Scoring(param.Parameterized):
         common: bool,
     ) -> Iterator[tuple[Standing, HoursTable | None, dict[str, str]] | None]:
         """One pair of downscaler and hour after the other; in threads of the library."""
-        from core.evaluation.tally import Tally
-
         with self._lock:
-            domain = plan.opened.domain
-            targets = (target_of(plan.quantity),)
             for entry in entries:
-                if entry.tally is None:
-                    entry.tally = Tally({}, targets, plan.hours)
+                if entry.again:
+                    entry.forget_part()
             if self._truth is None:
-                self._truth = Tally({}, targets, plan.hours)
+                self._truth = _tally(plan)
             counted, land = self._truth, _land(plan.opened)
-        members: dict[tuple[str, int], int] = {}
-        missing = 0
-        for key, pieces in draws.items():
-            for position, hour in enumerate(plan.hours):
-                there = sum(
-                    self._library.peek_member(replace(piece, hour=hour)) is not None for piece in pieces
-                )
-                members[key, position] = 0 if (key, hour) in awaited else there
-                missing += len(pieces) - there
+
+        def may_be_there(key: str, looked: bool, hour: np.datetime64) -> bool:
+            """Whether an hour has members; what a disk has is found when it is the hour's turn."""
+            if (key, hour) in awaited:
+                return False
+            found = (self._library.peek_member(replace(piece, hour=hour)) for piece in draws[key])
+            return not looked or any(fields is not None for fields in found)
+
         ready = [
             (position, [
                 e for e in entries
                 if not e.members[position] and not e.problem
-                and (not e.choice.generative or members[e.choice.key, position])
+                and (not e.choice.generative or may_be_there(e.choice.key, e.looked[position], hour))
             ])
-            for position in range(plan.hours.size)
+            for position, hour in enumerate(plan.hours)
         ]  # fmt: skip
         before = sum(int((e.members > 0).sum()) for e in entries)
         total, done = before + sum(len(some) for _, some in ready), 0
@@ -322,7 +364,7 @@ class Scoring(param.Parameterized):
 
         def report(*, maps: bool, left: float | None) -> tuple[Standing, HoursTable, dict[str, str]]:
             with self._lock:
-                table = _table(plan, entries, counted, common=common, maps=maps, missing=missing)
+                table = _table(plan, entries, counted, common=common, maps=maps)
             problems = {entry.choice.label: entry.problem for entry in entries if entry.problem}
             return Standing(before + done, total, left), table, problems
 
@@ -330,18 +372,12 @@ class Scoring(param.Parameterized):
         if before:
             yield report(maps=True, left=None)
         for position, some in ready:
-            if not some:
-                continue
-            hour = plan.hours[position]
-            fields = self._library.fields_once(plan.opened, hour, TRUTH)
-            truth = prepare_truth(fields, plan.quantity, plan.window, domain, land)
-            with self._lock:
-                if not counted.done[position]:
-                    count_truth(counted, position, truth)
+            truth = None
             for entry in some:
-                if not entry.problem:
-                    with self._lock:
-                        self._score(plan, entry, position, truth, draws.get(entry.choice.key))
+                made = self._made(plan, entry, position, draws.get(entry.choice.key))
+                if made:
+                    truth = truth or self._prepared(plan, position, counted, land)
+                    self._score(plan, entry, position, truth, made)
                 done += 1
                 now = time.monotonic()
                 left = (now - begun) / done * (total - before - done)
@@ -353,37 +389,65 @@ class Scoring(param.Parameterized):
                 yield report(maps=maps, left=left)
         yield report(maps=True, left=None)
 
-    def _score(self, plan: Plan, entry: Entry, position: int, truth: Any, pieces: list[Piece] | None) -> None:
-        """One downscaler and hour into its tally; what goes wrong ends the scoring of this downscaler."""
+    def _made(self, plan: Plan, entry: Entry, position: int, pieces: list[Piece] | None) -> list[Fields]:
+        """What a downscaler made of an hour; what goes wrong ends the scoring of this downscaler."""
+        if entry.problem:
+            return []
         hour = plan.hours[position]
-        if entry.members[position] or entry.tally is None:
-            return  # a run that was overtaken did it
+        entry.looked[position] = True
         try:
-            made: list[Fields] = []
             if pieces is None:
-                made = [self._library.fields_once(plan.opened, hour, entry.choice.key)]
-            else:
-                found = (self._library.peek_member(replace(piece, hour=hour)) for piece in pieces)
-                made = [fields for fields in found if fields is not None]
-            if made:
-                domain = plan.opened.domain
-                score_members(entry.tally, position, made, truth, plan.quantity, plan.window, domain)
+                return [self._library.fields_once(plan.opened, hour, entry.choice.key)]
+            found = (self._library.member_once(replace(piece, hour=hour)) for piece in pieces)
+            return [fields for fields in found if fields is not None]
+        except Exception as error:
+            self._gives_up(entry, hour, error)
+            return []
+
+    def _prepared(self, plan: Plan, position: int, counted: Tally, land: Any) -> Truth:
+        """The truth of an hour, which is counted as well."""
+        fields = self._library.fields_once(plan.opened, plan.hours[position], TRUTH)
+        truth = prepare_truth(fields, plan.quantity, plan.window, plan.opened.domain, land)
+        with self._lock:
+            if not counted.done[position]:
+                count_truth(counted, position, truth)
+        return truth
+
+    def _score(self, plan: Plan, entry: Entry, position: int, truth: Truth, made: list[Fields]) -> None:
+        """One downscaler and hour into its tally; what goes wrong ends the scoring of this downscaler."""
+        try:
+            with self._lock:
+                if entry.members[position]:
+                    return  # a run that was overtaken did it
+                if len(made) == entry.wanted:
+                    tally = entry.whole = entry.whole or _tally(plan)
+                else:
+                    tally = entry.part = entry.part or _tally(plan)
+                score_members(tally, position, made, truth, plan.quantity, plan.window, plan.opened.domain)
                 entry.members[position] = len(made)
         except Exception as error:
-            log.warning("%s can't be scored at %s", entry.choice.key, hour, exc_info=error)
-            entry.problem = plain(error)
+            self._gives_up(entry, plan.hours[position], error)
+
+    @staticmethod
+    def _gives_up(entry: Entry, hour: np.datetime64, error: Exception) -> None:
+        log.warning("%s can't be scored at %s", entry.choice.key, hour, exc_info=error)
+        entry.problem = plain(error)
 
 
-def _table(
-    plan: Plan, entries: list[Entry], counted: Tally, *, common: bool, maps: bool, missing: int
-) -> HoursTable:
+def _tally(plan: Plan) -> Tally:
+    from core.evaluation.tally import Tally  # brings torch, which whoever never asks should not wait for
+
+    return Tally({}, (target_of(plan.quantity),), plan.hours)
+
+
+def _table(plan: Plan, entries: list[Entry], counted: Tally, *, common: bool, maps: bool) -> HoursTable:
     rows = [
         make_row(
-            e.choice.key, e.choice.label, e.tally, e.members, plan.quantity, e.choice.generative, maps=maps
+            e.choice.key, e.choice.label, e.tally(plan), e.members, plan.quantity, e.choice.generative,
+            maps=maps,
         )
         for e in entries
-        if e.tally is not None
-    ]
+    ]  # fmt: skip
     columns = [
         column
         for column in columns_of(plan.quantity)
@@ -392,7 +456,8 @@ def _table(
     done, used, blocks = summarise(rows, columns, plan.hours, common=common)
     return HoursTable(
         plan.quantity, plan.window, plan.hours, plan.offered, plan.every, tuple(columns), done, common, used,
-        blocks, bins_of(plan.quantity), _with_values(shares(counted, plan.quantity)) if maps else None, missing,
+        blocks, bins_of(plan.quantity), _with_values(shares(counted, plan.quantity)) if maps else None,
+        sum(e.missing for e in entries if e.choice.generative),
     )  # fmt: skip
 
 

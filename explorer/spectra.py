@@ -13,6 +13,7 @@ from core.domain import Domain, Grid
 from core.metrics.metric import MetricError
 from core.metrics.spectra import WAVELENGTHS, ralsd, spectral_slope
 from core.regions import Window
+from explorer.cut import cut
 from explorer.digest import digest
 from explorer.display import COARSE
 from explorer.quantities import FloatField, Quantity
@@ -108,9 +109,7 @@ def _spectrum(
     grid: Grid = domain.coarse if key == COARSE else domain.fine
 
     def compute() -> dict[str, Array]:
-        rows, columns = window.slices(grid)
-        coords = {"y": grid.y[rows], "x": grid.x[columns]}
-        spectrum = ralsd(xr.DataArray(values[rows, columns], coords, ("y", "x")))
+        spectrum = ralsd(cut(values, grid, window))
         return {"wavelength": spectrum["wavelength"].values.copy(), "power": spectrum.values.copy()}
 
     try:

@@ -15,6 +15,7 @@ from core.data.stations import Stations
 from core.interpolation import STANDARD_LAPSE_RATE
 from core.metrics.deterministic import bias, rmse
 from core.places import Places, find_places
+from core.report.text import for_csv
 from explorer.display import COARSE
 from explorer.library import OpenStore
 from explorer.points import Place, coarse_surface, surface
@@ -212,11 +213,11 @@ def to_csv(table: StationTable, *, store: str, hours: str) -> str:
                 number = int(sited.kept[row.station])
                 height = (sited.coarse_height if row.key == COARSE else sited.height)[row.station]
                 where = [
-                    stations.keys[number], stations.names[number], f"{stations.longitude[number]:.5f}",
+                    for_csv(stations.keys[number]), for_csv(stations.names[number]), f"{stations.longitude[number]:.5f}",
                     f"{stations.latitude[number]:.5f}", f"{stations.elevation[number]:g}", f"{height:.1f}",
                 ]  # fmt: skip
             writer.writerow(
-                [store, stations.source, period, row.label, *where,
+                [for_csv(store), for_csv(stations.source), period, for_csv(row.label), *where,
                  "6.5 K/km" if table.corrected else "none", f"{row.bias:.6g}", f"{row.rmse:.6g}", row.pairs, row.hours]
             )  # fmt: skip
     return text.getvalue()

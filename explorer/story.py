@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 
 from core.domain import Domain
 from core.metrics.deterministic import METRICS
 from core.regions import Window
+from explorer.cut import cut, grid_of
 from explorer.display import spread
 from explorer.hours import Hours, far_apart
 from explorer.quantities import FloatField
@@ -59,11 +59,9 @@ class Story:
 def rms_difference(left: FloatField, right: FloatField, window: Window, domain: Domain) -> float:
     """Root-mean-square difference over the region, on the finer of both grids; NaN where nothing is there."""
     shape = tuple(np.maximum(left.shape, right.shape))
-    grid = domain.fine if shape == domain.fine.shape else domain.coarse
-    rows, columns = window.slices(grid)
-    coords = {"y": grid.y[rows], "x": grid.x[columns]}
-    pair = [xr.DataArray(spread(f, shape)[rows, columns], coords, ("y", "x")) for f in (left, right)]
-    return float(METRICS["rmse"](*pair))
+    pair = [spread(field, shape) for field in (left, right)]
+    grid = grid_of(domain, pair[0])
+    return float(METRICS["rmse"](*(cut(field, grid, window) for field in pair)))
 
 
 def find_story(

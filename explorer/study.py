@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from core.data.stations import StationError, Stations, parse_stations, read_stations
 from explorer.background import Latest
 from explorer.display import COARSE
-from explorer.jobs import MOST_MEMBERS, Piece
+from explorer.jobs import Piece
 from explorer.jobs import sentence as plain
 from explorer.library import QUADRATIC, TRUTH
 from explorer.points import (
+    MOST_HOURS,
     Band,
     Line,
     Place,
@@ -61,6 +62,14 @@ QUICK = (COARSE, TRUTH, QUADRATIC, "lapse_rate")
 """Fields that are read or interpolated within a moment."""
 PUBLISH_EVERY = 0.3
 """Seconds between two states of a series that is being gathered."""
+MEMBERS = "members"
+"""Stands for the members of an hour that may be kept on disk, among keys of fields."""
+KEPT_HOURS = 24
+"""Hours whose fields stay in memory for the next point; those of a week push out what others look at."""
+MOST_VALUES = 4_000_000
+"""Values at stations that are remembered, of 4 bytes each: those of 2000 stations and 5 fields for 400 hours."""
+MOST_KNOWN = 10_000
+"""Members whose values at the point are remembered beyond those of the hours shown."""
 LOOK_SECONDS = 2.0
 """Time to look through what was computed before."""
 
@@ -124,6 +133,7 @@ class PointStudy(param.Parameterized):
         session.param.watch(
             self.refresh,
             ["snapshot", "view", "point", "span", "models", "choices", "members", "sampler", "steps", "seed"],
+            precedence=1,  # after the place was found, where an address changes view and point at once
         )
         session.param.watch(self._publish, "height")
         self._place_all()
@@ -196,7 +206,15 @@ class PointStudy(param.Parameterized):
         for field in snapshot.fields:
             if field.values is not None and field.piece is None:
                 index = sited.coarse if field.key == COARSE else sited.fine
-                self._cells.setdefault(field.key, {})[stamp] = field.values.ravel()[index]
+                self._remember(field.key, stamp, field.values.ravel()[index])
+
+    def _remember(self, key: str, stamp: int, values: Values) -> None:
+        """Keep what a field says at the stations, and forget what was kept first where that is too much."""
+        self._cells.setdefault(key, {})[stamp] = values
+        most = max(MOST_HOURS, MOST_VALUES // max(1, values.size * len(self._cells)))
+        for found in self._cells.values():
+            while len(found) > most:
+                del found[next(iter(found))]
 
     def refresh(self, *_: object) -> None:
         """Gather what the view in front shows; what is hidden waits until it is looked at."""
@@ -224,6 +242,8 @@ class PointStudy(param.Parameterized):
             return
         self._plan, self._hours = plan, hours
         self._count += 1
+        if len(self._members) > MOST_KNOWN:
+            self._members = {piece: self._members[piece] for piece in pieces if piece in self._members}
         self._gather(request, keys, pieces)
 
     def _drop(self) -> None:
@@ -241,7 +261,7 @@ class PointStudy(param.Parameterized):
         session = self._session
         for choice in session.generators:
             for hour in hours:
-                for member in self._numbers:
+                for member in session.member_numbers():
                     yield Piece(session.opened, hour, choice.key, choice.checkpoint, session.draw, member)
 
     # ---------------------------------------------------------------- gathering
@@ -253,31 +273,41 @@ class PointStudy(param.Parameterized):
         hours = nearest_first(self._hours, session.current)
         known = {(key, stamp) for key, found in self._points.items() for stamp in found}
         missing = [(hour, key) for hour in hours for key in keys if (key, _stamp(hour)) not in known]
-        # What reads or interpolates is quick; a network takes a second or more each.
-        missing.sort(key=lambda item: item[1] not in QUICK)
+        wanted = [piece for piece in pieces if piece not in self._members]
+        get = library.fields if len(hours) <= KEPT_HOURS else library.fields_once
         self._pending = len(missing)
         self._publish()
 
         def look() -> None:
             found, there = [], []
+            kept: dict[np.datetime64, list[Piece]] = {}
             for hour, key in missing:
                 fields = library.peek(request.opened, hour, key)
                 if fields is not None:
                     found.append(_pick(fields, request, key, hour))
-            for piece in pieces:
+            for piece in wanted:
                 fields = library.peek_member(piece)
                 if fields is not None:
                     there.append((piece, _value(fields, request)))
+                elif library.keeps_on_disk:
+                    kept.setdefault(piece.hour, []).append(piece)
             done = {(picked.key, picked.stamp) for picked in found}
             rest = [(hour, key) for hour, key in missing if (key, _stamp(hour)) not in done]
+            rest += [(hour, MEMBERS) for hour in hours if hour in kept]
+            # What reads or interpolates is quick; a network takes a second or more each.
+            rest.sort(key=lambda item: (item[1] not in QUICK, item[1] != MEMBERS))
             self._later(lambda: self._arrive(count, found, len(rest), members=there))
             earlier = self._look_back(request, keys, count) if request.sited is not None else []
             if earlier:
                 self._later(lambda: self._arrive(count, earlier, None))
-            take(rest, {})
+            take(rest, kept, {})
 
-        def take(rest: list[tuple[np.datetime64, str]], failed: dict[str, str]) -> None:
-            """One field; the next one queues behind what others want."""
+        def take(
+            rest: list[tuple[np.datetime64, str]],
+            kept: dict[np.datetime64, list[Piece]],
+            failed: dict[str, str],
+        ) -> None:
+            """One field, or the members of one hour that are on disk; the next one queues behind what others want."""
             while rest and rest[0][1] in failed:
                 rest = rest[1:]
             if not rest or count != self._count:
@@ -289,13 +319,20 @@ class PointStudy(param.Parameterized):
                 if count != self._count:
                     return
                 found: list[Picked] = []
+                there: list[tuple[Piece, float]] = []
                 try:
-                    found = [_pick(library.fields(request.opened, hour, key), request, key, hour)]
+                    if key == MEMBERS:
+                        for piece in kept[hour]:
+                            made = library.member_once(piece)
+                            if made is not None:
+                                there.append((piece, _value(made, request)))
+                    else:
+                        found = [_pick(get(request.opened, hour, key), request, key, hour)]
                 except Exception as error:
                     log.warning("%s failed for %s", key, hour, exc_info=error)
                     failed[key] = plain(error)
-                self._later(lambda: self._arrive(count, found, len(after)))
-                take(after, failed)
+                self._later(lambda: self._arrive(count, found, len(after), members=there))
+                take(after, kept, failed)
 
             library.submit(work)
 
@@ -331,7 +368,7 @@ class PointStudy(param.Parameterized):
             if picked.point is not None:
                 self._points.setdefault(picked.key, {})[picked.stamp] = np.array([picked.point])
             if picked.stations is not None:
-                self._cells.setdefault(picked.key, {})[picked.stamp] = picked.stations
+                self._remember(picked.key, picked.stamp, picked.stations)
         self._members.update(members)
         if problems:
             self._problems.update(problems)
@@ -402,9 +439,10 @@ class PointStudy(param.Parameterized):
 
     def _band(self, choice: Any, hours: NDArray[np.datetime64]) -> Values:
         session = self._session
-        values = np.full((len(self._numbers), hours.size), np.nan)
+        numbers = session.member_numbers()
+        values = np.full((len(numbers), hours.size), np.nan)
         for column, hour in enumerate(hours):
-            for row, member in enumerate(self._numbers):
+            for row, member in enumerate(numbers):
                 piece = Piece(session.opened, hour, choice.key, choice.checkpoint, session.draw, member)
                 values[row, column] = self._members.get(piece, np.nan)
         return values
@@ -437,10 +475,6 @@ class PointStudy(param.Parameterized):
 
     # ---------------------------------------------------------------- sampling
 
-    @property
-    def _numbers(self) -> range:
-        return range(min(self._session.members, MOST_MEMBERS))
-
     def missing_members(self) -> list[Piece]:
         """Members of the generative model in question that are not there for these hours, nearest first."""
         session = self._session
@@ -450,7 +484,7 @@ class PointStudy(param.Parameterized):
         return [
             piece
             for hour in nearest_first(self._hours, session.current)
-            for member in self._numbers
+            for member in session.member_numbers()
             if (piece := Piece(session.opened, hour, choice.key, choice.checkpoint, session.draw, member))
             not in self._members
         ]

@@ -13,6 +13,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from core.domain import Domain
 from core.regions import Window
+from explorer.cut import inside
 from explorer.quantities import FloatField
 
 LONGEST = 200
@@ -34,9 +35,7 @@ def thumbnail(
 
     ``colours`` span ``limits``; ``outlines`` are coastlines in the plane [m], name -> (x, y) with gaps of NaN.
     """
-    grid = domain.fine if field.shape == domain.fine.shape else domain.coarse
-    rows, columns = window.slices(grid)
-    values = _shrunk(field[rows, columns])
+    values = _shrunk(inside(field, domain, window))
     factor = max(1, LONGEST // max(values.shape))
     low, high = limits
     share = (values - low) / max(high - low, 1e-12)

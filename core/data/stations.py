@@ -11,6 +11,7 @@ and ``name`` are optional; other columns are ignored. docs/stations.md says the 
 
 from __future__ import annotations
 
+import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ PLAUSIBLE = {
 MOST_BYTES = 50_000_000
 MOST_ROWS = 1_000_000
 MOST_STATIONS = 2000
+MOST_VALUES = 20_000_000
+"""Stations times times, which takes 80 MB: a file of few lines may name a time of its own in each of them."""
+MOST_COLUMNS = 200
 MOST_BAD = 0.1
 """Share of bad rows beyond which a file is refused: it is probably of another kind."""
 NAMED = 5
@@ -64,6 +68,7 @@ class Stations:
     elevation : (n,) metres
     times : (t,) ascending, datetime64[ns] in UTC
     t2m : (t, n) kelvin, float32; NaN where there is none
+    counts : (n,) observations of each station
     remarks : sentences about rows that were left out
     """
 
@@ -75,6 +80,7 @@ class Stations:
     elevation: NDArray[np.float64]
     times: Times
     t2m: NDArray[np.float32]
+    counts: NDArray[np.intp]
     remarks: tuple[str, ...] = ()
 
     @property
@@ -85,7 +91,7 @@ class Stations:
     @property
     def observations(self) -> int:
         """How many values there are."""
-        return int(np.isfinite(self.t2m).sum())
+        return int(self.counts.sum())
 
     def at(self, times: ArrayLike) -> NDArray[np.float32]:
         """Observations at exactly these times, (len(times), n) in kelvin; NaN where there is none."""
@@ -161,13 +167,19 @@ def parse_stations(content: bytes, source: str) -> Stations:
 def _read(content: bytes, source: str) -> pd.DataFrame:
     """All columns as text."""
     try:
+        # Each column costs pandas some kilobytes, and a file of commas alone has millions of them.
+        lines = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8-sig"), skipinitialspace=True)
+        if len(next(lines, [])) > MOST_COLUMNS:
+            raise StationError(f"{source} has more than {MOST_COLUMNS} columns; leave those that are needed.")
         table = pd.read_csv(
             io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False,
             skip_blank_lines=False, nrows=MOST_ROWS + 1, skipinitialspace=True,
         )  # fmt: skip
     except UnicodeDecodeError as error:
         raise StationError(f"{source} is not text in UTF-8 (byte {error.start}); save it as CSV.") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+    except StationError:
+        raise
+    except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise StationError(f"{source} is not a table of comma-separated values: {error}.") from error
     if len(table) > MOST_ROWS:
         raise StationError(f"{source} has more than {MOST_ROWS} rows; cut it to the times that matter.")
@@ -297,9 +309,15 @@ def _collect(frame: pd.DataFrame, source: str, remarks: tuple[str, ...]) -> Stat
     keys = stations["key"].to_numpy()
     stamps = frame["time"].dt.tz_convert(None).to_numpy().astype("datetime64[ns]")
     times, rows = np.unique(stamps, return_inverse=True)
+    if times.size * keys.size > MOST_VALUES:
+        raise StationError(
+            f"{source} holds {keys.size} stations at {times.size} times, which is too much to show. Cut it "
+            "to the region or to the times that matter."
+        )
     number = {key: column for column, key in enumerate(keys)}
+    columns = frame["key"].map(number).to_numpy()
     values = np.full((times.size, keys.size), np.nan, np.float32)
-    values[rows, frame["key"].map(number).to_numpy()] = frame["t2m"].to_numpy()
+    values[rows, columns] = frame["t2m"].to_numpy()
     return Stations(
         source,
         tuple(keys),
@@ -309,5 +327,6 @@ def _collect(frame: pd.DataFrame, source: str, remarks: tuple[str, ...]) -> Stat
         stations["elevation"].to_numpy(np.float64),
         times,
         values,
+        np.bincount(columns, minlength=keys.size),
         remarks,
     )

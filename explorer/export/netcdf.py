@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,9 @@ def gather(scene: Scene, library: Library) -> dict[str, Members]:
         if field.key not in scene.members:
             made[field.key] = {0: library.fields(scene.opened, scene.hour, field.key)}
             continue
-        peeked = {piece.member: library.peek_member(piece) for piece in scene.members[field.key]}
-        members = {number: fields for number, fields in peeked.items() if fields is not None}
+        first = scene.members[field.key][0]
+        found = {n: library.member_once(replace(first, member=n)) for n in scene.numbers}
+        members = {number: fields for number, fields in found.items() if fields is not None}
         if not members:
             raise ExportError(f"The members of {field.label} are not there any more; sample them again.")
         made[field.key] = members

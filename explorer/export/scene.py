@@ -10,6 +10,7 @@ import numpy as np
 
 from core.domain import Grid
 from core.regions import WHOLE, Window
+from explorer.cut import grid_of
 from explorer.jobs import Draw, Piece
 from explorer.library import COARSE, TRUTH, OpenStore
 from explorer.quantities import FloatField, Quantity
@@ -46,7 +47,8 @@ class Scene:
     draw : how the generative models among the fields are drawn
     units : of the panels
     colours, limits : the colour map, from low to high, and its range
-    members : pieces of each ticked generative model that are there, by key
+    members : pieces of each ticked generative model that are in memory, by key
+    numbers : of the members that the page asks for, some of which may be on disk
     scores : of the hour over the window, none where there is no truth
     """
 
@@ -64,12 +66,12 @@ class Scene:
     draw: Draw
     models: tuple[str, ...]
     members: dict[str, tuple[Piece, ...]]
+    numbers: range
     scores: tuple[Score, ...]
 
     def grid(self, values: FloatField) -> Grid:
         """The grid that a field lies on, by its shape."""
-        domain = self.opened.domain
-        return domain.coarse if values.shape == domain.coarse.shape else domain.fine
+        return grid_of(self.opened.domain, values)
 
     @property
     def title(self) -> str:
@@ -137,6 +139,7 @@ def take_scene(session: Session) -> Scene:
         draw=next((field.piece.draw for field in snapshot.fields if field.piece is not None), session.draw),
         models=tuple(field.key for field in ready if field.key not in (COARSE, TRUTH)),
         members=_members(session, snapshot),
+        numbers=session.member_numbers(),
         scores=() if table is None else table.rows,
     )
 
@@ -147,7 +150,7 @@ def _members(session: Session, snapshot: Snapshot) -> dict[str, tuple[Piece, ...
     for field in snapshot.fields:
         if field.piece is None or field.values is None:
             continue  # what is only emerging is drawn, but is no result
-        pieces = [replace(field.piece, member=n) for n in range(session.library.settings.most_members)]
+        pieces = [replace(field.piece, member=n) for n in session.member_numbers()]
         found[field.key] = tuple(piece for piece in pieces if session.library.peek_member(piece) is not None)
     return {key: made for key, made in found.items() if made}
 

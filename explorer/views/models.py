@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from explorer.intake import MB, SUFFIX, IntakeError, Upload, import_published
 from explorer.jobs import sentence
 from explorer.session import Session
 from explorer.style import block, text
+from explorer.views.pieces import PIECE, Pieces
 
 INNER = {"sizing_mode": "stretch_width", "margin": (4, 0)}
-PIECE = 4 * 2**20
-"""Bytes of an upload that travel at once; the server takes messages of 20 MB at most."""
 
 
 class Models(pn.viewable.Viewer):
@@ -122,38 +121,6 @@ def _card(session: Session, file: CheckpointFile) -> str:
         + (f"<p class='failure'>{text(reason)}</p>" if reason else "")
         + f"<dl>{facts}</dl>{header}</div>"
     )
-
-
-class Pieces(pmui.FileInput):
-    """A file input that hands on what arrives piece by piece, so that no file is held in memory.
-
-    Whatever a browser sends goes to ``arrive`` (name, number of the piece from 1, its bytes), ``finish`` or
-    ``fail`` (a sentence).
-    """
-
-    _esm_base = "FileInput.jsx"
-
-    def __init__(
-        self,
-        arrive: Callable[[str, int, bytes], None],
-        finish: Callable[[], None],
-        fail: Callable[[str], None],
-        **params: Any,
-    ) -> None:
-        super().__init__(**params)
-        self._arrive, self._finish, self._fail = arrive, finish, fail
-
-    def _handle_msg(self, msg: Any) -> None:
-        status = msg.get("status")
-        if status == "upload_event":
-            data = msg.get("data")
-            if isinstance(data, bytes | bytearray | memoryview):  # bytes() of a number would make as many
-                self._arrive(str(msg.get("name", "")), msg.get("chunk"), bytes(data))
-        elif status == "finished":
-            self._finish()
-            self._send_msg({"status": "finished"})
-        elif status == "error":
-            self._fail(str(msg.get("error", "It could not be sent.")))
 
 
 class Uploading(pn.viewable.Viewer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 
@@ -16,9 +15,10 @@ from explorer.snapshot import show_hour
 from explorer.stations import QUANTITY, Sited, StationScore, StationTable, to_csv
 from explorer.study import STATION_HEIGHT
 from explorer.style import block, text
+from explorer.views.pieces import PIECE, Content, Pieces
 
 LARGEST = 20_000_000
-"""Bytes of a file that a browser may send; larger ones are named at the start."""
+"""Bytes of a file that a visitor may send; larger ones are named at the start."""
 MOST_ROWS = 100
 """Stations listed one by one; the file to download holds all."""
 
@@ -31,9 +31,11 @@ class StationSection(pn.viewable.Viewer):
         self.session = session
         self.study = session.points
         self._following = False
-        self.upload = pmui.FileInput(
-            label="Load stations", accept=".csv,text/csv", max_file_size=LARGEST, variant="outlined", size="small",
-            margin=(4, 10, 4, 0), width=170,
+        self._content = Content(LARGEST)
+        self.upload = Pieces(
+            self._arrive, self._finish, self._refuse,
+            label="Load stations", uploaded_label="Load others", accept=".csv,text/csv", max_file_size=LARGEST,
+            chunk_size=PIECE, variant="outlined", size="small", margin=(4, 10, 4, 0), width=170,
             description="Load stations: a CSV file with the columns time (UTC), lon, lat, elevation [m] and t2m [K] or "
             "t2m_celsius [°C]; station and name are optional. At most 20 MB. Only this page sees it.",
         )  # fmt: skip
@@ -60,7 +62,6 @@ class StationSection(pn.viewable.Viewer):
             self._summary, self._each,
             sizing_mode="stretch_width", margin=0, stylesheets=[".scroll-button { display: none !important; }"],
         )  # fmt: skip
-        self.upload.param.watch(lambda event: self._load(event.new), "value")
         self.height.param.watch(lambda event: self._choose_height(event.new), "value")
         self.remove.on_click(lambda _: self.study.forget_stations())
         self.study.param.watch(self._update, ["sited", "errors", "reading"])
@@ -70,9 +71,18 @@ class StationSection(pn.viewable.Viewer):
     def __panel__(self) -> pn.viewable.Viewable:
         return self._layout
 
-    def _load(self, content: Any) -> None:
-        if isinstance(content, bytes) and content:
-            self.study.load(content, str(self.upload.filename or "the file"))
+    def _arrive(self, name: str, number: object, piece: bytes) -> None:
+        if not self.study.reading:  # one file at a time, or any number of them would wait in memory
+            self._refuse(self._content.add(name, number, piece))
+
+    def _finish(self) -> None:
+        content = self._content.take()
+        if content and not self.study.reading:
+            self.study.load(content, self._content.name or "the file")
+
+    def _refuse(self, words: str) -> None:
+        if words:
+            self.session.error = words
 
     def _choose_height(self, corrected: bool) -> None:
         if not self._following:
@@ -119,7 +129,7 @@ def _file_words(session: Session, sited: Sited | None) -> str:
     stations = sited.stations
     words = [
         f"{stations.source}: {counted(sited.size, 'station')} on this domain, "
-        f"{counted(int(np.isfinite(stations.t2m[:, sited.kept]).sum()), 'observation')}."
+        f"{counted(int(stations.counts[sited.kept].sum()), 'observation')}."
     ]
     if sited.outside:
         words.append(f"{counted(sited.outside, 'station')} outside {are(sited.outside)} left out.")

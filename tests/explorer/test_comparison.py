@@ -1,6 +1,7 @@
 """Many hours side by side, without a browser."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,59 @@ def test_members_that_are_not_sampled_are_blank(made: Path):  # noqa: F811
     session.param.update(selection="story", left=key(library), right=TRUTH)
     assert comparison.cards.story.missing == 3
     assert [card.hour for card in comparison.cards.cards] == [session.current]
+
+
+def test_members_sampled_later_are_seen(made: Path):  # noqa: F811
+    library = PromptLibrary(Settings((made / "square.zarr",), made / "checkpoints", made))
+    library.catalogue.result()
+    ours = key(library)
+    session, comparison = started(
+        library, models=[QUADRATIC, ours], steps=2, selection="story", left=ours, right=TRUTH
+    )
+    finish(library)
+    assert comparison.cards.story.missing == 3
+    session.view = "maps"
+    for hour in session.hours:
+        piece = replace(session.piece(session.generators[0]), hour=hour)
+        library.keep_member(piece, {"t2m": np.full((64, 64), 280, "f4")})
+    session.view = "hours"
+    assert comparison.cards.story.missing == 0
+    shown = comparison.cards
+    session.view = "maps"
+    session.view = "hours"
+    assert comparison.cards is shown
+
+
+def test_nothing_is_done_behind_another_view_and_it_goes_on_where_it_was(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+):
+    waiting, asked, once = [], [], library.fields_once
+
+    def watch(opened, hour, name):
+        asked.append((hour, name))
+        return once(opened, hour, name)
+
+    monkeypatch.setattr(library, "fields_once", watch)
+    monkeypatch.setattr(library, "submit", lambda work: waiting.append(work))
+    session = Session(library, view="hours", selection="spread")
+    session.start()
+    comparison = Comparison(session)
+
+    def work() -> None:
+        while waiting:
+            waiting.pop(0)()
+
+    for _ in range(4):
+        waiting.pop(0)()
+    session.view = "maps"
+    work()
+    begun = len(asked)
+    assert 0 < begun < 32
+    assert not comparison.multiples or not comparison.multiples.complete
+    session.view = "hours"
+    work()
+    assert comparison.multiples.complete
+    assert len(asked) == len(set(asked)) == 32
 
 
 def test_a_failing_field_says_so_in_its_cell(library: Library, monkeypatch: pytest.MonkeyPatch):

@@ -325,3 +325,27 @@ def test_the_bar_has_powers_of_ten_where_the_colours_have_them():
     assert re.findall(r">(−?\d+)</span>", bar) == ["0", "1000", "100", "−1000", "−100"]
     # 50 (1 + asinh(100 / 15) / asinh(2000 / 15)) = 50 (1 + 2.596 / 5.586)
     assert "bottom:73.2" in bar
+
+
+def test_a_store_that_is_being_written_has_new_constants_with_more_hours():
+    truth, coarse, _ = random_fields(DOMAIN)
+    given = [(COARSE, "Coarse input", celsius(coarse)), (TRUTH, "Truth", celsius(truth))]
+    opened, results = store(DOMAIN, truth, coarse), Results(10**8)
+    whole = opened.read
+
+    def read(group: str, hour: np.datetime64, names: list[str]) -> dict[str, SimpleNamespace]:
+        found = whole(group, hour, names)
+        if hour == HOURS[0]:  # an hour with a gap, to which nothing can be fitted
+            found[names[0]].values = np.where(
+                np.arange(found[names[0]].values.shape[-1]) < 3, np.nan, found[names[0]].values
+            )
+        return found
+
+    opened.read = read
+    means = set()
+    for count, fitted in ((1, False), (2, True)):
+        opened.store.hours = HOURS[:count]
+        shown = list(compute_fluxes(given, HOUR, opened, whole_window(DOMAIN), "paper", 0, results))[-1]
+        assert shown.constants.fitted == fitted
+        means.add(shown.constants.mean)
+    assert len(means) == 2

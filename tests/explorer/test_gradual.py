@@ -64,3 +64,23 @@ def test_an_error_ends_the_work_and_is_told():
     queue.run(99)
     assert seen == [1, "end no"]
     assert not gradual.running
+
+
+def test_what_is_paused_goes_on_where_it_was():
+    queue, seen = Queue(), []
+    gradual = started(queue, range(3), seen)
+    queue.run(1)
+    gradual.pause()
+    queue.run(99)
+    assert seen == [0, 1]  # the step that had been asked for already
+    assert gradual.running
+    gradual.resume()
+    gradual.resume()
+    queue.run(99)
+    assert seen == [0, 1, 2, "end None"]
+    gradual.start(iter("ab"), seen.append, lambda error: None)
+    gradual.pause()
+    queue.run(1)
+    gradual.stop()
+    gradual.resume()
+    assert not queue.waiting

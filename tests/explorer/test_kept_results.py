@@ -1,20 +1,28 @@
 """What one process computed is there for another one, which computes nothing."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+from core.places import to_lonlat
+from explorer.comparison import Comparison
+from explorer.export.netcdf import gather
+from explorer.export.scene import take_scene
 from explorer.jobs import FAILED
-from explorer.library import QUADRATIC, Library
+from explorer.library import QUADRATIC, TRUTH, Library
+from explorer.results import Results
+from explorer.scoring import Scoring
 from explorer.session import Session
 from explorer.settings import Settings
 from explorer.views.sampling import READ_ONLY, SamplingControls, describe
-from tests.explorer.generative import make_ldm, make_square_store
+from tests.explorer.generative import HOURS, iso, make_ldm, make_square_store
 from tests.explorer.prompt import PromptLibrary
 from tests.explorer.small_store import DOMAIN, make_store, make_unet
+from tests.synthetic_store import DOMAIN as SQUARE
 
 PATIENCE = 60.0
 
@@ -233,3 +241,71 @@ def test_who_leaves_before_they_looked_has_nothing_sampled(made: Path):
     session.begin_sampling()
     assert found.jobs.wait(PATIENCE)
     assert found.computed == []
+
+
+# ---------------------------------------------------------------- members of other hours
+
+
+def keep(found: Library, session: Session, members: int) -> None:
+    """Members of all hours, as if they had been sampled."""
+    for hour in HOURS:
+        for number in range(members):
+            field = np.random.default_rng(number).normal(280, 1, (64, 64)).astype("f4")
+            found.keep_member(replace(session.piece(session.generating, number), hour=hour), {"t2m": field})
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_hours_scores_and_the_point_show_members_that_are_on_disk(
+    made: Path, tmp_path: Path, read_only: bool
+):
+    first = library(made, tmp_path)
+    ldm = key(first, "ldm")
+    keep(first, started(first, models=[ldm]), 2)
+    second = library(made, tmp_path, read_only=read_only)
+    state = {"models": [QUADRATIC, ldm], "members": 2, "hour": iso(HOURS[0]), "selection": "spread"}
+    session = started(second, view="hours", **state)
+    comparison = Comparison(session)
+    assert comparison.multiples.complete
+    assert [cell.words for cell in comparison.multiples.cells.values() if cell.words] == []
+    session.param.update(selection="story", left=ldm, right=TRUTH)
+    assert comparison.cards.story.missing == 0
+    session.param.update(view="scores", scope="hours")
+    table = Scoring(session).table
+    assert table.get(ldm).members.tolist() == [2, 2, 2, 2]
+    assert table.missing == 0
+    session.param.update(view="point", point=list(to_lonlat(SQUARE, SQUARE.fine.x[20], SQUARE.fine.y[30])))
+    (band,) = session.points.series.bands
+    assert band.counts.tolist() == [2, 2, 2, 2]
+    assert session.points.series.pending == 0
+    assert second.jobs.wait(PATIENCE)
+    assert second.computed == []
+    assert second.peek_member(replace(session.piece(session.generating), hour=HOURS[3])) is None
+
+
+def test_a_member_is_found_once_without_being_kept_in_memory(made: Path, tmp_path: Path):
+    first = library(made, tmp_path)
+    session = started(first, models=[key(first, "ldm")])
+    piece = session.piece(session.generating)
+    kept = first.peek_member(piece)
+    assert first.member_once(piece) is kept
+    first.results = Results(10**9)
+    np.testing.assert_array_equal(first.member_once(piece)["t2m"], kept["t2m"])
+    assert first.peek_member(piece) is None
+    assert first.member_once(replace(piece, member=7)) is None
+
+
+def test_files_and_the_point_hold_as_many_members_as_are_allowed(made: Path, tmp_path: Path):
+    first = library(made, tmp_path, most_members=20)
+    ldm = key(first, "ldm")
+    keep(first, started(first, models=[ldm]), 20)
+    second = library(made, tmp_path, most_members=20)
+    point = list(to_lonlat(SQUARE, SQUARE.fine.x[20], SQUARE.fine.y[30]))
+    session = started(second, models=[ldm], members=20, hour=iso(HOURS[0]), point=point, view="point")
+    assert session.points.series.bands[0].counts.tolist() == [20] * 4
+    second.results = Results(10**9)
+    second.fields(session.opened, HOURS[0], TRUTH)
+    second.find_member(session.piece(session.generating))
+    assert list(gather(take_scene(session), second)[ldm]) == list(range(20))
+    session.members = 500
+    assert session.member_numbers() == range(20)
+    assert second.jobs.wait(PATIENCE)

@@ -17,6 +17,7 @@ from explorer.settings import Settings
 from explorer.stations import to_csv
 from explorer.views.maps import Maps
 from explorer.views.point import PointView
+from explorer.views.station_table import StationSection
 from tests.explorer.generative import HOURS as FEW
 from tests.explorer.generative import make_ldm, make_square_store
 from tests.explorer.observations import CELLS, observations
@@ -417,6 +418,81 @@ def test_scores_can_be_read_back_from_csv(shared: Library):
     beta = next(row for row in rows if row["name"] == "Beta" and row["downscaler"] == "Truth")
     assert float(beta["cell height [m]"]) == pytest.approx(500, abs=0.1)
     assert float(beta["RMSE [K]"]) == pytest.approx(1.5, abs=1e-3)
+
+
+def test_files_hold_no_formula(shared: Library):
+    lon, lat = to_lonlat(DOMAIN, DOMAIN.fine.x[3], DOMAIN.fine.y[3])
+    evil = [["2021-03-16T12:00Z", lon, lat, 5, 285, "@SUM(A1)", "=1+1"]]
+    table = with_stations(shared, observations(extra=evil)).points.errors
+    rows = list(csv.DictReader(io.StringIO(to_csv(table, store="-full", hours="16 March"))))
+    assert {row["store"] for row in rows} == {"'-full"}
+    assert ("'@SUM(A1)", "'=1+1") in {(row["station"], row["name"]) for row in rows}
+
+
+def test_what_fields_say_at_stations_is_remembered_for_so_many_hours(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("explorer.study.MOST_HOURS", 5)
+    monkeypatch.setattr("explorer.study.MOST_VALUES", 1)
+    session = started(library, point=POINT, view="maps", hour="2021-03-16T00:00")
+    session.points.load(observations(), "obs.csv")
+    for _ in range(9):
+        session.step(1)
+    known = session.points._cells[TRUTH]
+    assert list(known) == HOURS[5:10].astype(np.int64).tolist()
+
+
+def test_a_long_series_pushes_nothing_out_of_memory(library: Library, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("explorer.study.KEPT_HOURS", 23)
+    session = started(library, point=POINT)
+    assert session.points.series.pending == 0
+    assert np.isfinite(session.points.series.get(TRUTH).values).all()
+    hours = [hour for hour in HOURS if library.peek(session.opened, hour, TRUTH) is not None]
+    assert hours == [
+        session.current,
+        session.current + np.timedelta64(1, "h"),
+    ]  # the maps, and the hour ahead
+
+
+def send(section: StationSection, content: object, number: int = 1) -> None:
+    section.upload._handle_msg(
+        {"status": "upload_event", "name": "mine.csv", "chunk": number, "data": content}
+    )
+
+
+def test_stations_arrive_in_pieces(shared: Library):
+    session = started(shared, point=POINT)
+    section, content = StationSection(session), observations()
+    send(section, content[:100])
+    send(section, content[100:], 2)
+    section._finish()
+    assert session.points.sited.stations.source == "mine.csv"
+    assert session.points.sited.size == 3
+
+
+def test_what_is_sent_beyond_the_limit_or_is_no_content_is_not_held(shared: Library):
+    session = started(shared, point=POINT)
+    section = StationSection(session)
+    section._content.limit = 1000
+    send(section, 10**12)
+    send(section, b"x" * 600)
+    send(section, b"x" * 600, 2)
+    assert session.error == "mine.csv is larger than the 0.001 MB that may be loaded here."
+    send(section, b"x" * 600, 3)
+    section._finish()
+    assert session.points.sited is None
+    session.error = ""
+    send(section, b"x" * 600)
+    send(section, b"x", 3)
+    assert session.error == "The file did not arrive in order; send it again."
+    session.error = ""
+    session.points.reading = True
+    send(section, b"x" * 600)
+    section._finish()
+    assert section._content.take() == b""
+    assert session.error == ""
+    section.upload._handle_msg({"status": "error", "error": "too big"})
+    assert session.error == "too big"
 
 
 # ---------------------------------------------------------------- the view, as its widgets hold it

@@ -84,3 +84,11 @@ def test_error_distribution_counts_the_cells():
 def test_error_distribution_of_nothing_is_empty():
     nothing = np.full((64, 48), np.nan, "f4")
     assert error_distributions([("x", nothing, nothing)], whole_window(DOMAIN), DOMAIN) == []
+
+
+def test_csv_holds_no_formula():
+    rows = [replace(ROWS[0], label='=HYPERLINK("http://x")')]
+    written = to_csv(rows, store="+demo", hour="2021-03-16T12:00", region="Alps", variable="t2m", units="K")
+    (row,) = csv.DictReader(io.StringIO(written))
+    assert (row["store"], row["downscaler"]) == ("'+demo", '\'=HYPERLINK("http://x")')
+    assert float(row["Bias [K]"]) == -0.4

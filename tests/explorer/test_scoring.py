@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from core.metrics.spectra import spectral_slope_loss
 from explorer import hours as choosing
 from explorer.hour_scores import ALIKE, BEST, Column, Row, box, hours_csv, means_csv, summarise
 from explorer.library import QUADRATIC, Library
+from explorer.results import Results
 from explorer.scoring import Scoring
 from explorer.session import Session
 from explorer.settings import Settings
@@ -256,6 +258,66 @@ def test_members_that_are_there_are_scored_and_the_others_can_be_sampled(samplin
     assert ours.values["rmse"][2] == pytest.approx(expected, rel=1e-5)
 
 
+def keep(library: Library, session: Session, hours: np.ndarray, members: int) -> None:
+    """Members as if somebody had sampled them."""
+    choice = next(choice for choice in session.choices if choice.generative)
+    for hour in hours:
+        for number in range(members):
+            field = np.random.default_rng(number).normal(280, 1, (64, 64)).astype("f4")
+            library.keep_member(replace(session.piece(choice, number), hour=hour), {"t2m": field})
+
+
+def test_what_is_scored_stays_when_memory_forgets_its_members(sampling_library: Library):
+    library, hours = sampling_library, generative.HOURS
+    session, scoring = started(library, members=2, models=[QUADRATIC], hour=generative.iso(hours[3]))
+    keep(library, session, hours[:2], 2)
+    keep(library, session, hours[2:3], 1)
+    session.models = [QUADRATIC, key(library)]
+    library.jobs.wait(60)
+    scoring._start()
+    ours = scoring.table.get(key(library))
+    assert ours.members.tolist() == [2, 2, 1, 1]  # the last is on the maps
+    assert scoring.table.missing == 2
+    library.results = Results(10**9)
+    scoring.go_on()
+    assert scoring.table.get(key(library)).members.tolist() == [2, 2, 1, 1]
+    assert scoring.table.missing == 2
+    scoring.sample_missing()
+    finish(library)
+    assert scoring.sampling is None
+    full = scoring.table.get(key(library))
+    assert full.members.tolist() == [2, 2, 2, 2]
+    assert scoring.table.missing == 0
+    np.testing.assert_array_equal(full.values["rmse"][:2], ours.values["rmse"][:2])
+    np.testing.assert_allclose(full.bias.mean(), full.values["bias"].mean(), rtol=1e-4)  # each hour once
+    tally = scoring._entries[scoring._mark(session.generators[0])]
+    assert tally.part is None
+
+
+def test_scores_ask_for_no_more_members_than_allowed(made: Path):  # noqa: F811
+    settings = Settings((made / "square.zarr",), made / "checkpoints", made, most_members=3)
+    library = PromptLibrary(settings)
+    library.catalogue.result()
+    session, scoring = started(library, models=[QUADRATIC, key(library)], scope="hour")
+    session.members = 500
+    assert len(scoring._pieces(session.generators[0], generative.HOURS[0])) == 3
+    session.scope = MANY
+    finish(library)
+    assert scoring.table.get(key(library)).hours == 1
+    assert scoring.table.missing == 11
+
+
+def test_scores_of_other_members_and_seeds_are_not_kept(sampling_library: Library):
+    library = sampling_library
+    session, scoring = started(library, models=[QUADRATIC, key(library)])
+    for number in range(1, 6):
+        session.param.update(members=number, seed=number)
+    finish(library)
+    assert len(scoring._entries) == 2
+    session.models = [key(library)]
+    assert len(scoring._entries) == 2  # the other one may be ticked again
+
+
 def test_closing_stops_the_sampling(sampling_library: Library):
     library = sampling_library
     session, scoring = started(library, members=8, steps=400, models=[QUADRATIC, key(library)])
@@ -278,6 +340,14 @@ def test_files_hold_the_numbers(library: Library):
     (first, _) = csv.DictReader(io.StringIO(means_csv(table, "full")))
     assert float(first["RMSE [K]"]) == pytest.approx(table.rows[0].means["rmse"][0], rel=1e-5)
     assert (first["hours"], first["region"]) == ("12", table.window.name)
+
+
+def test_files_hold_no_formula(library: Library):
+    _, scoring = started(library)
+    rows = tuple(replace(row, label="=1+1") for row in scoring.table.rows)
+    for write in (means_csv, hours_csv):
+        first = next(csv.DictReader(io.StringIO(write(replace(scoring.table, rows=rows), "@full"))))
+        assert (first["store"], first["downscaler"]) == ("'@full", "'=1+1")
 
 
 def test_a_table_of_nothing_is_empty():

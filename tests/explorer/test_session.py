@@ -15,6 +15,7 @@ from core.data.era5 import ingest
 from core.data.store import Store
 from core.metrics.deterministic import bias, rmse
 from explorer.library import COARSE, QUADRATIC, TRUTH, Library
+from explorer.scores import Score
 from explorer.session import Session
 from explorer.settings import Settings
 from explorer.views.about import About
@@ -164,6 +165,24 @@ def test_scores_of_another_region_are_dropped(library: Library, monkeypatch: pyt
     monkeypatch.setattr(session.analyses, "score", lambda: None)
     session.region = "north"
     assert session.scores is None
+
+
+def test_hours_that_were_passed_are_not_scored(library: Library, monkeypatch: pytest.MonkeyPatch):
+    session = Session(library)
+    session.start()
+    for count in (1, 1, 1, -3):
+        session.step(count)
+    waiting, scored = [], []
+    monkeypatch.setattr(library, "submit", waiting.append)
+    monkeypatch.setattr(
+        "explorer.following.compute_score", lambda *a: scored.append(a[-1]) or Score(*a[:2], *[0] * 5)
+    )
+    for _ in range(3):
+        session.step(1)
+    while waiting:
+        waiting.pop(0)()
+    assert {address[3] for address in scored} == {str(session.current)}
+    assert session.scores.hour == session.current
 
 
 def test_difference_leaves_the_reference_out_and_is_centred_on_zero(library: Library):

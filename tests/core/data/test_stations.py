@@ -146,3 +146,25 @@ def test_size_rows_and_stations_are_limited(tmp_path: Path, monkeypatch: pytest.
 def test_names_from_a_file_are_kept_short():
     found = parse(HEAD + GOOD.replace("Torino", "T" * 500))
     assert found.names == ("T" * 60,)
+
+
+def test_a_table_that_would_fill_the_memory_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch):
+    rows = "".join(f"2021-03-16T{n:02}:00,9,45,100,280.5,{n},A\n" for n in range(20))
+    assert parse(HEAD + rows).t2m.size == 400
+    monkeypatch.setattr(stations, "MOST_VALUES", 399)
+    with pytest.raises(StationError, match="holds 20 stations at 20 times, which is too much to show"):
+        parse(HEAD + rows)
+
+
+@pytest.mark.parametrize("start", ["", '"\n"', "\ufeff"])
+def test_a_file_of_commas_is_refused_before_it_is_read(start: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stations.pd, "read_csv", lambda *_, **__: pytest.fail("It was read."))
+    with pytest.raises(StationError, match="more than 200 columns"):
+        parse(start + "," * 1000)
+
+
+def test_observations_are_counted_by_station():
+    other = "2021-03-16T13:00Z,11.35,46.5,254,{},16020,Bolzano\n"
+    found = parse(HEAD + GOOD + other.format("280.0") + other.format("").replace("13:00", "14:00"))
+    assert found.counts.tolist() == [1, 1]
+    assert found.observations == int(np.isfinite(found.t2m).sum()) == 2
