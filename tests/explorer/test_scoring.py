@@ -301,8 +301,8 @@ def test_scores_ask_for_no_more_members_than_allowed(made: Path):  # noqa: F811
     session, scoring = started(library, models=[QUADRATIC, key(library)], scope="hour")
     session.members = 500
     assert len(scoring._pieces(session.generators[0], generative.HOURS[0])) == 3
-    session.scope = MANY
     finish(library)
+    session.scope = MANY
     assert scoring.table.get(key(library)).hours == 1
     assert scoring.table.missing == 11
 
