@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.samples import Split
+from core.data.splits import Split
 from core.data.store import Store
 from core.evaluation import bootstrap
 from core.metrics.deterministic import METRICS as DETERMINISTIC
@@ -159,7 +159,7 @@ def test_filters_and_the_limit_choose_the_hours(library: Library, monkeypatch: p
     session.daytime = "all"
     assert (scoring.table.hours.size, scoring.table.offered, scoring.table.every) == (12, 24, 2)
     parts = Split("blocked", HOURS[:5], HOURS[5:7], HOURS[7:], HOURS[:0])
-    monkeypatch.setattr("core.data.samples.blocked_split", lambda hours: parts)
+    monkeypatch.setattr("explorer.hours.blocked_split", lambda hours: parts)
     session.split = "validation"
     assert session.hours.tolist() == HOURS[5:7].tolist()
     assert scoring.table.hours.size == 2
