@@ -46,8 +46,6 @@ TABLE_EVERY = 1.0
 """Seconds between two tables while they grow, at least."""
 MAPS_EVERY = 5.0
 """Seconds between two maps and distributions, which are more to send."""
-MOST_MISSING = 9999
-"""Members that one press of a button may ask for."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Scoring(param.Parameterized):
         self.session = session
         self._library = session.library
         self._gradual = Gradual(session.library.submit, session.later)
-        self._desk = Desk(session.library.jobs, session.later, self._on_member, self._on_sampling)
+        self._desk = Desk(session.library.jobs, session.later, self._on_member, self._on_sampling, session)
         self._lock = Lock()  # a step that was overtaken may still be at work when the next plan begins
         self._plan: Plan | None = None
         self._entries: dict[tuple[object, ...], Entry] = {}
@@ -197,7 +195,8 @@ class Scoring(param.Parameterized):
                 missing += [
                     piece for piece in self._pieces(choice, hour) if self._library.peek_member(piece) is None
                 ]
-        missing = missing[:MOST_MISSING]
+        # More than may wait for one visitor takes several presses of the button.
+        missing = missing[: self._library.settings.most_fields]
         if not missing:
             return
         # Hours that have some members are scored anew when they have all.

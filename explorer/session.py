@@ -234,7 +234,7 @@ class Session(param.Parameterized):
         self._latest = {
             name: Latest(library.submit, self._later) for name in ("spectra", "fluxes", "ensemble")
         }
-        self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
+        self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress, self)
         self._gathered: tuple[object, ...] = ()
         self.points = PointStudy(self, self._later)
         self._recalled: frozenset[Piece] = frozenset()
@@ -245,6 +245,7 @@ class Session(param.Parameterized):
 
     def start(self) -> None:
         """Open the store and look for downscalers; call once, after the state was restored."""
+        self._list_stores()
         self.param.watch(self._on_store, "store")
         self.param.watch(self._on_filter, ["season", "daytime", "split"])
         self.param.watch(self._on_request, ["hour", "models", "variable", "sampler", "steps", "seed"])
@@ -254,7 +255,6 @@ class Session(param.Parameterized):
         self.param.watch(self._analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
         self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
         self._check_words()
-        self._list_stores()
         self._open()
         self._await_catalogue()
         self.points.start()
@@ -466,6 +466,7 @@ class Session(param.Parameterized):
             with param.parameterized.discard_events(self):
                 self.hour = ""  # another store has other hours; that needs no remark
         self._identity = opened.identity
+        self.library.warm(opened)
         self.param.update(problem="", error="", note="", snapshot=None, scores=None, opened=opened)
         self._update_choices()
         self._update_hours()
@@ -538,7 +539,7 @@ class Session(param.Parameterized):
 
     def _on_look(self, opened: OpenStore | None, failure: str | None) -> None:
         self._list_stores()
-        if self.library.catalogue is not self._searched:
+        if self.library.search is not self._searched:
             self._await_catalogue()
         if opened is not self.opened:
             return
@@ -569,7 +570,7 @@ class Session(param.Parameterized):
     # ---------------------------------------------------------------- downscalers
 
     def _await_catalogue(self) -> None:
-        self._searched = self.library.catalogue
+        self._searched = self.library.search
         self._searched.add_done_callback(lambda future: self._later(lambda: self._on_catalogue(future)))
 
     def _on_catalogue(self, future: Any) -> None:
