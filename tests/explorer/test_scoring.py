@@ -256,6 +256,22 @@ def test_members_that_are_there_are_scored_and_the_others_can_be_sampled(samplin
     assert ours.values["rmse"][2] == pytest.approx(expected, rel=1e-5)
 
 
+def test_more_missing_members_than_may_wait_take_several_presses(made: Path):  # noqa: F811
+    library = PromptLibrary(
+        Settings((made / "square.zarr",), made / "checkpoints", made, most_fields=4, most_jobs=2)
+    )
+    library.catalogue.result()
+    _, scoring = started(library, members=2, models=[QUADRATIC, key(library)])
+    finish(library)
+    left = [scoring.table.missing]
+    while left[-1] and len(left) < 4:
+        scoring.sample_missing()
+        finish(library)
+        left.append(scoring.table.missing)
+    assert left == [7, 3, 0]
+    assert scoring.table.get(key(library)).members.tolist() == [2, 2, 2, 2]
+
+
 def test_closing_stops_the_sampling(sampling_library: Library):
     library = sampling_library
     session, scoring = started(library, members=8, steps=400, models=[QUADRATIC, key(library)])

@@ -434,3 +434,10 @@ def test_nothing_is_delivered_to_a_visitor_who_left(library: Library):
     before = len(delivered)
     session.look()
     assert len(delivered) == before
+
+
+def test_a_page_opens_its_store_once(library: Library, monkeypatch: pytest.MonkeyPatch):
+    opened, update = [], Session._update_hours
+    monkeypatch.setattr(Session, "_update_hours", lambda self: opened.append(self.store) or update(self))
+    Session(library).start()
+    assert opened == ["full"]
