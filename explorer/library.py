@@ -26,6 +26,7 @@ from core import __version__
 from core.data.store import Store, StoreError
 from core.domain import Domain, Grid
 from core.outlines import load_outlines
+from core.places import find_places, to_lonlat
 from core.regions import Window, windows
 from explorer.digest import digest
 from explorer.disk import Address, Disk
@@ -135,10 +136,12 @@ class OpenStore:
     def coarse_surface(self) -> NDArray[np.floating] | None:
         """Height of the coarse cells [m], (h, w); None where the store does not say."""
         store = self.store
-        if not store.contents.coarse_orography or not store.hours.size:
+        if not store.hours.size:
             return None
 
         def read() -> NDArray[np.floating] | None:
+            if not store.contents.coarse_orography:
+                return None
             found = store.read_coarse([store.hours[0]], store.contents.predictors[:1])
             return found["orography"].values if "orography" in found else None
 
@@ -258,8 +261,10 @@ class Library:
 
         def read() -> None:
             try:
-                _ = opened.static, opened.coarse_surface, opened.graticule
-                self.outlines(opened.domain.fine)
+                domain = opened.domain
+                _ = opened.static, opened.coarse_surface, opened.graticule, domain.fine.longitude
+                find_places(domain, *to_lonlat(domain, domain.fine.x[0], domain.fine.y[0]))
+                self.outlines(domain.fine)
             except Exception as error:  # who needs it is told then
                 log.warning("%s could not be read in advance.", opened.path, exc_info=error)
 

@@ -91,6 +91,7 @@ def test_what_was_read_in_advance_is_there_while_others_read(
 
     for name in ("read_static", "read_coarse"):
         monkeypatch.setattr(Store, name, fail)
+    monkeypatch.setattr(Store, "contents", property(fail))
     with opened._lock:
         run(lambda: [find_place(opened, *middle(opened)) for _ in range(3)])
     assert find_place(opened, *middle(opened)) == place

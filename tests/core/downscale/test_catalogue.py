@@ -80,8 +80,6 @@ def test_weights_that_are_not_the_recorded_ones_are_refused(save_unet: SaveModel
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     path.write_bytes(data[:start] + (-np.frombuffer(data[start:], "<f4")).tobytes())
-    assert (
-        identity(path) == before
-    )  # so that results of the genuine file would be taken for those of this one
+    assert identity(path) == before  # under which the results of the genuine file are kept
     with pytest.raises(CheckpointError, match=re.escape(f"The weights of {path} were changed")):
         from_checkpoint(path, device="cpu", lazy=True).load()
