@@ -69,7 +69,7 @@ def to_lonlat(domain: Domain, x: float, y: float) -> tuple[float, float]:
 
 @cache
 def _transformer(source: str, target: str) -> Transformer:
-    # Making one takes 20 to 200 ms; threads may share it.
+    # Its first use in a thread takes 20 ms or more.
     return Transformer.from_crs(source, target, always_xy=True)
 
 

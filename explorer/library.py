@@ -26,7 +26,6 @@ from core import __version__
 from core.data.store import Store, StoreError
 from core.domain import Domain, Grid
 from core.outlines import load_outlines
-from core.places import find_places, to_lonlat
 from core.regions import Window, windows
 from explorer.digest import digest
 from explorer.disk import Address, Disk
@@ -261,10 +260,9 @@ class Library:
 
         def read() -> None:
             try:
-                domain = opened.domain
-                _ = opened.static, opened.coarse_surface, opened.graticule, domain.fine.longitude
-                find_places(domain, *to_lonlat(domain, domain.fine.x[0], domain.fine.y[0]))
-                self.outlines(domain.fine)
+                grid = opened.domain.fine
+                _ = opened.static, opened.coarse_surface, opened.graticule, grid.longitude
+                self.outlines(grid)
             except Exception as error:  # who needs it is told then
                 log.warning("%s could not be read in advance.", opened.path, exc_info=error)
 
