@@ -577,7 +577,7 @@ class Session(param.Parameterized):
         try:
             self._catalogue = future.result()
         except Exception as error:
-            self._catalogue = Catalogue((), ())
+            self._catalogue = self._catalogue or Catalogue((), ())
             self.fail(error)
         self._update_choices()
         self._request()
