@@ -895,6 +895,10 @@ def explore(
         int | None,
         typer.Option(min=1, max=1000, help="Models that wait to be sampled, per visitor; 12."),
     ] = None,
+    most_fields: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Members that wait to be sampled, per visitor; 3000."),
+    ] = None,
     most_upload_mb: Annotated[
         int | None,
         typer.Option(min=0, help="Largest model to upload [10^6 bytes], 500; 0 for none."),
@@ -934,6 +938,7 @@ def explore(
         "most_members": most_members,
         "most_steps": most_steps,
         "most_jobs": most_jobs,
+        "most_fields": most_fields,
         "most_upload_mb": most_upload_mb,
         "allow_upload": allow_upload or None,
     }

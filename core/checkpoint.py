@@ -220,6 +220,14 @@ class Checkpoint:
         """SHA-256 of all that follows the header, computed when it is first asked for."""
         return self._hash_from(self._start)
 
+    def check_weights(self) -> None:
+        """Raise CheckpointError where the weights are not those whose hash the file records."""
+        if self.recorded_weights_hash not in (None, self.weights_hash):
+            raise CheckpointError(
+                f"The weights of {self.path} were changed after they were written: their SHA-256 is not the "
+                "recorded one. Copy or make it again."
+            )
+
     def _hash_from(self, start: int) -> str:
         digest = hashlib.sha256()
         with memoryview(self._memory) as view:
@@ -461,7 +469,7 @@ def identity(path: str | Path) -> str:
     """A SHA-256 that stands for the content of a checkpoint, without reading its weights.
 
     That of the header, which records the hash of the weights; of the whole file where it does not. Whether
-    the weights are those recorded is for :func:`core.checkpoint_verify.verify` to say. Raises CheckpointError
+    the weights are those recorded is for :meth:`Checkpoint.check_weights` to say. Raises CheckpointError
     as :func:`load` does.
     """
     path = Path(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,9 +50,10 @@ class Places:
 
 def find_places(domain: Domain, longitude: ArrayLike, latitude: ArrayLike) -> Places:
     """Where points [degree_east, degree_north] lie on a domain."""
-    to_plane = Transformer.from_crs("EPSG:4326", domain.crs, always_xy=True)
     lon, lat = (np.atleast_1d(np.asarray(values, np.float64)) for values in (longitude, latitude))
-    x, y = (np.asarray(values, np.float64) for values in to_plane.transform(lon, lat))
+    x, y = (
+        np.asarray(values, np.float64) for values in _transformer("EPSG:4326", domain.crs).transform(lon, lat)
+    )
     left, right, bottom, top = domain.fine.extent
     # Points that the projection can't show come out infinite.
     inside = np.isfinite(x) & np.isfinite(y) & (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
@@ -61,8 +63,14 @@ def find_places(domain: Domain, longitude: ArrayLike, latitude: ArrayLike) -> Pl
 
 def to_lonlat(domain: Domain, x: float, y: float) -> tuple[float, float]:
     """Longitude and latitude [degrees] of a point in the plane of the domain [m]."""
-    lon, lat = Transformer.from_crs(domain.crs, "EPSG:4326", always_xy=True).transform(x, y)
+    lon, lat = _transformer(domain.crs, "EPSG:4326").transform(x, y)
     return float(lon), float(lat)
+
+
+@cache
+def _transformer(source: str, target: str) -> Transformer:
+    # Its first use in a thread takes 20 ms or more.
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _cells(grid: Grid, x: Float64, y: Float64) -> Cells:

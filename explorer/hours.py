@@ -7,10 +7,12 @@ from math import ceil, gcd
 import numpy as np
 from numpy.typing import NDArray
 
+from core.data.splits import blocked_split
+
 Hours = NDArray[np.datetime64]
 
 PARTS = ("all", "train", "validation", "test")
-"""Parts of the split by weeks, see :func:`core.data.samples.blocked_split`."""
+"""Parts of the split by weeks, see :func:`core.data.splits.blocked_split`."""
 
 MOST = (12, 24, 48, 96, 240)
 """How many hours a long computation may take at most; 0 means all."""
@@ -20,8 +22,6 @@ def in_part(hours: Hours, part: str) -> NDArray[np.bool_]:
     """Which hours belong to a part of the split, (N,) bool; "all" has every hour."""
     if part == "all" or not hours.size:
         return np.ones(hours.size, bool)
-    from core.data.samples import blocked_split  # brings torch, which whoever never asks should not wait for
-
     return np.isin(hours, getattr(blocked_split(hours), part))
 
 

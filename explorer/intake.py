@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:  # they import torch, which takes seconds
 SUFFIX = ".safetensors"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()+-]{0,99}\.safetensors")
 PARTIAL = ".partial"
+LEFTOVER = re.compile(r"\..+\.safetensors\.[0-9]+-[0-9a-f]{8}\.partial")
+LEFTOVER_AGE = 3600.0
+"""Seconds after which nobody writes to a partial file any more."""
 MB = 10**6
 
 Progress = Callable[[str, int, int], None]
@@ -167,6 +171,15 @@ def _temporary(folder: Path, name: str) -> Path:
     except OSError as error:
         raise IntakeError(f"{folder} can't be written to: {error.strerror or error}.") from error
     return folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what arrived in part, or was not checked before its process ended, over an hour ago."""
+    with suppress(OSError):
+        for path in folder.glob(f".*{PARTIAL}"):
+            with suppress(OSError):
+                if LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+                    path.unlink()
 
 
 def _refuse_taken(path: Path) -> None:

@@ -12,8 +12,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from threading import Condition, Event, RLock, Thread
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,6 +41,9 @@ PREVIEW_EVERY = 1.0
 """Seconds between two previews of an emerging field, at least."""
 PREVIEW_SHARE = 0.25
 """Part of the time that previews may take where decoding one is slow."""
+
+LOOK_SECONDS = 0.05
+"""Time that looking for what is kept gives to one job before it is another's turn."""
 
 TOO_MANY = "Too many models of yours wait to be sampled; ask again when some are done"
 
@@ -72,7 +75,9 @@ class Piece:
 
     def belongs_with(self, other: Piece) -> bool:
         """Whether both differ in the member alone, so that one run can make both."""
-        return replace(self, member=other.member) == other
+        return (self.hour, self.key, self.checkpoint, self.draw, self.opened) == (
+            other.hour, other.key, other.checkpoint, other.draw, other.opened
+        )  # fmt: skip
 
 
 class Source(Protocol):
@@ -180,6 +185,7 @@ class Job:
         self.progress = Progress(
             WAITING, (), len(self.pieces), total=float(sum(piece.draw.steps for piece in self.pieces))
         )
+        self._missing = dict.fromkeys(self.pieces)
         self._tell = tell
         self._told = -np.inf
         self._begun: float | None = None  # when the first step of the first field that had to be made began
@@ -190,8 +196,8 @@ class Job:
     @property
     def missing(self) -> list[Piece]:
         """Pieces that are not made yet."""
-        made = set(self.progress.made)
-        return [piece for piece in self.pieces if piece not in made]
+        with self._lock:
+            return list(self._missing)
 
     def change(self, now: float, *, urgent: bool = True, **values: object) -> None:
         """Another state of progress; reported now where ``urgent``, else unless that was just done."""
@@ -221,13 +227,16 @@ class Job:
             left=left,
         )  # fmt: skip
 
-    def have(self, now: float, pieces: Sequence[Piece]) -> None:
-        """These pieces are there."""
+    def have(self, now: float, pieces: Sequence[Piece], *, urgent: bool = True) -> None:
+        """These pieces are there; reported as :meth:`change` does."""
         with self._lock:
-            made = (*self.progress.made, *(piece for piece in pieces if piece not in self.progress.made))
+            new = tuple(piece for piece in dict.fromkeys(pieces) if piece in self._missing)
+            for piece in new:
+                del self._missing[piece]
+            made = (*self.progress.made, *new)
             done = self.progress.total * len(made) / len(self.pieces)
             self.progress = replace(self.progress, made=made, done=done, preview=None)
-        self.change(now)
+        self.change(now, urgent=urgent)
 
     def due(self, now: float) -> bool:
         """Whether it is time for a preview."""
@@ -241,11 +250,61 @@ class Job:
         self.change(now, preview=preview)
 
 
-class Jobs:
-    """The queue and the threads of one process.
+class Turns:
+    """Jobs that wait for one thread: owners one after another, urgent jobs of an owner first.
 
-    The sampling thread lives while there is work. ``refusal`` is why nothing new is sampled, empty where that
-    may be; ``most_jobs`` are how many of one owner may wait or run. ``clock`` is for tests.
+    Not safe for several threads; :class:`Jobs` has the lock.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, list[Job]] = {}
+        self._order: deque[Hashable] = deque()
+        self._last: Hashable = None
+
+    @property
+    def owners(self) -> int:
+        """How many take turns."""
+        return len(self._order)
+
+    def of(self, owner: Hashable) -> tuple[Job, ...]:
+        """The jobs of an owner."""
+        return tuple(self._queues.get(owner, ()))
+
+    def add(self, job: Job) -> None:
+        """A job more."""
+        if job.owner not in self._queues:
+            self._queues[job.owner] = []
+            self._order.append(job.owner)
+        self._queues[job.owner].append(job)
+
+    def remove(self, job: Job) -> None:
+        """A job less, where it is there."""
+        jobs = self._queues.get(job.owner, [])
+        if job in jobs:
+            jobs.remove(job)
+            if not jobs:
+                del self._queues[job.owner]
+                self._order.remove(job.owner)
+
+    def next(self) -> Job | None:
+        """The job whose turn it is; whose turn it was before is the last to have another."""
+        if self._last in self._queues:
+            self._order.remove(self._last)
+            self._order.append(self._last)
+        if not self._order:
+            self._last = None
+            return None
+        self._last = self._order[0]
+        jobs = self._queues[self._last]
+        return next((job for job in jobs if job.urgent), jobs[0])
+
+
+class Jobs:
+    """The queues and the threads of one process.
+
+    The threads live while there is work. ``refusal`` is why nothing new is sampled, empty where that may be;
+    ``most_jobs`` are how many jobs of one owner may wait or run, ``most_fields`` how many pieces of jobs that
+    are not urgent. ``clock`` is for tests.
     """
 
     def __init__(
@@ -255,16 +314,17 @@ class Jobs:
         *,
         refusal: str = "",
         most_jobs: int | None = None,
+        most_fields: int | None = None,
     ) -> None:
         self._source = source
         self._clock = clock
         self._refusal = refusal
         self._most_jobs = most_jobs
+        self._most_fields = most_fields
         self._changed = Condition()
-        self._looking: list[Job] = []
-        self._looker = ThreadPoolExecutor(1, thread_name_prefix="look")
-        self._queues: dict[Hashable, list[Job]] = {}
-        self._turns: deque[Hashable] = deque()
+        self._looking = Turns()
+        self._looker: Thread | None = None
+        self._sampling = Turns()
         self._current: Job | None = None
         self._thread: Thread | None = None
         self._fitting: dict[str, int] = {}  # members at once that fit into memory, where fewer than hoped
@@ -272,46 +332,82 @@ class Jobs:
     def submit(self, job: Job) -> None:
         """Have a job done; returns at once."""
         with self._changed:
-            if self._source.keeps_on_disk or job.only_kept or self._refusal or self._too_many(job.owner):
-                self._looking.append(job)
-                self._looker.submit(self._look, job)
+            if self._source.keeps_on_disk or job.only_kept or self._why_not(job):
+                self._looking.add(job)
+                if self._looker is None:
+                    self._looker = Thread(target=self._look, name="look", daemon=True)
+                    self._looker.start()
             else:
                 self._enqueue(job)
 
     def _enqueue(self, job: Job) -> None:
-        if job.owner not in self._queues:
-            self._queues[job.owner] = []
-            self._turns.append(job.owner)
-        self._queues[job.owner].append(job)
-        job.progress = replace(job.progress, ahead=len(self._turns) - 1)
+        self._sampling.add(job)
+        job.progress = replace(job.progress, ahead=self._sampling.owners - 1)
         if self._thread is None:
             self._thread = Thread(target=self._work, name="sample", daemon=True)
             self._thread.start()
 
-    def _too_many(self, owner: Hashable) -> bool:
-        return self._most_jobs is not None and len(self._queues.get(owner, ())) >= self._most_jobs
+    def _why_not(self, job: Job) -> str:
+        """Why what a job lacks is not sampled; empty where it may be."""
+        if self._refusal:
+            return self._refusal
+        # One that is cancelled ends after the step at work, and is often cancelled for this one.
+        others = [other for other in self._sampling.of(job.owner) if not other.cancelled.is_set()]
+        if self._most_jobs is not None and len(others) >= self._most_jobs:
+            return f"{TOO_MANY} ({self._most_jobs} at a time)."
+        if self._most_fields is not None and not job.urgent:
+            fields = len(job.missing)
+            waiting = sum(len(other.missing) for other in others if not other.urgent)
+            if fields + waiting > self._most_fields:
+                besides = f" beside {waiting} that wait already" if waiting else ""
+                return (
+                    f"These are {fields} fields to sample{besides}, and one visitor may have {self._most_fields} "
+                    "waiting; ask for fewer hours or members, or again when some are done."
+                )
+        return ""
 
-    def _look(self, job: Job) -> None:
-        """Bring back what is kept of a job, and queue it for the rest, or say why that is not done."""
-        try:
-            for piece in job.missing:
-                if job.cancelled.is_set():
-                    break
-                if self._source.find_member(piece) is not None:
-                    job.have(self._clock(), [piece])
-        except Exception as error:  # what can't be brought back is sampled, or fails there with a reason
-            log.warning("A member that is kept could not be looked for.", exc_info=error)
+    # ---------------------------------------------------------------- the thread that looks
+
+    def _look(self) -> None:
+        """Bring back what is kept, a few pieces of a job at a time, so that nobody waits long for others."""
+        left: dict[Job, Iterator[Piece]] = {}
+        while True:
+            with self._changed:
+                job = self._looking.next()
+                if job is None:
+                    self._looker = None
+                    self._changed.notify_all()
+                    return
+            left = {other: pieces for other, pieces in left.items() if not other.cancelled.is_set()}
+            pieces = left.setdefault(job, iter(job.missing))
+            try:
+                ended = self._look_on(job, pieces)
+            except Exception as error:  # what can't be brought back is sampled, or fails there with a reason
+                log.warning("A member that is kept could not be looked for.", exc_info=error)
+                ended = True
+            if ended:
+                left.pop(job, None)
+                self._looked(job)
+
+    def _look_on(self, job: Job, pieces: Iterator[Piece]) -> bool:
+        """Look for the next pieces for a moment; True when all were looked for."""
+        begun = time.monotonic()
+        for piece in pieces:
+            if self._source.find_member(piece) is not None:
+                job.have(self._clock(), [piece], urgent=False)
+            if job.cancelled.is_set() or time.monotonic() - begun > LOOK_SECONDS:
+                return False
+        return True
+
+    def _looked(self, job: Job) -> None:
+        """Queue a job for what is not kept of it, or say why that is not done."""
         ending: dict[str, object] = {"state": DONE}
         with self._changed:
-            if job not in self._looking:  # it was cancelled
+            if job not in self._looking.of(job.owner):  # it was cancelled
                 return
             if job.missing and not job.only_kept:
-                if self._refusal:
-                    ending = {"state": FAILED, "problem": self._refusal}
-                elif self._too_many(job.owner):
-                    ending = {"state": FAILED, "problem": f"{TOO_MANY} ({self._most_jobs} at a time)."}
-                else:
-                    ending = {}
+                problem = self._why_not(job)
+                ending = {"state": FAILED, "problem": problem} if problem else {}
             if not ending:
                 self._looking.remove(job)
                 self._enqueue(job)
@@ -333,29 +429,26 @@ class Jobs:
     def leave(self, owner: Hashable) -> None:
         """Stop everything that ``owner`` asked for."""
         with self._changed:
-            jobs = [*self._queues.get(owner, ()), *(job for job in self._looking if job.owner == owner)]
+            jobs = [*self._sampling.of(owner), *self._looking.of(owner)]
         for job in jobs:
             self.cancel(job)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is nothing to do; False where that takes longer than ``timeout`` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._thread is None and not self._looking, timeout)
+            return self._changed.wait_for(lambda: self._thread is None and self._looker is None, timeout)
 
     # ---------------------------------------------------------------- the thread
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                if self._current is not None and self._current.owner in self._turns:
-                    self._turns.remove(self._current.owner)  # who had a turn is the last to have another
-                    self._turns.append(self._current.owner)
-                self._current = job = self._next()
+                self._current = job = self._sampling.next()
                 if job is None:
                     self._thread = None
                     self._changed.notify_all()
                     return
-                ahead = len(self._turns) - 1
+                ahead = self._sampling.owners - 1
             try:
                 job.progress = replace(job.progress, ahead=ahead)
                 self._take_turn(job)
@@ -363,41 +456,31 @@ class Jobs:
                 log.warning("Sampling failed.", exc_info=error)
                 self._end(job, FAILED, problem=sentence(error))
 
-    def _next(self) -> Job | None:
-        """The job whose turn it is: owners one after another, urgent jobs of an owner first."""
-        if not self._turns:
-            return None
-        jobs = self._queues[self._turns[0]]
-        return next((job for job in jobs if job.urgent), jobs[0])
-
     def _take_turn(self, job: Job) -> None:
-        """Make one batch of members of a job."""
-        there = [piece for piece in job.missing if self._source.find_member(piece) is not None]
-        if there:
-            job.have(self._clock(), there)
+        """Make one batch of members of a job, without those that came to be while it waited."""
         missing = job.missing
-        if job.cancelled.is_set():
-            self._end(job, CANCELLED)
-        elif not missing:
-            self._end(job, DONE)
-        else:
-            key = missing[0].key
-            most = min(self._source.members_at_once(missing[0]), self._fitting.get(key, MOST_MEMBERS))
-            alike = [piece for piece in missing if piece.belongs_with(missing[0])]
-            batch = alike[: max(1, most)]
+        if missing and not job.cancelled.is_set():
+            first = missing[0]
+            most = min(self._source.members_at_once(first), self._fitting.get(first.key, MOST_MEMBERS))
+            alike = list(islice((piece for piece in missing if piece.belongs_with(first)), max(1, most)))
+            there = [piece for piece in alike if self._source.find_member(piece) is not None]
+            if there:
+                job.have(self._clock(), there, urgent=False)
+            batch = [piece for piece in alike if piece not in there]
             crowded = False
             try:
-                self._sample(job, batch)
+                if batch:
+                    self._sample(job, batch)
             except Exception as error:
                 if not (_out_of_memory(error) and len(batch) > 1):
                     raise
                 crowded = True
             if crowded:  # outside the handler, which would hold the memory of the attempt
-                self._fitting[key] = len(batch) // 2
-            elif job.cancelled.is_set():
-                self._end(job, CANCELLED)
-            elif not job.missing:
-                self._end(job, DONE)
+                self._fitting[first.key] = len(batch) // 2
+        if job.cancelled.is_set():
+            self._end(job, CANCELLED)
+        elif not job.missing:
+            self._end(job, DONE)
 
     def _sample(self, job: Job, batch: Sequence[Piece]) -> None:
         first = batch[0]
@@ -428,15 +511,9 @@ class Jobs:
         job.change(self._clock(), state=state, preview=None, left=None, **values)
 
     def _remove(self, job: Job) -> None:
-        if job in self._looking:
-            self._looking.remove(job)
-            self._changed.notify_all()
-        jobs = self._queues.get(job.owner, [])
-        if job in jobs:
-            jobs.remove(job)
-        if not jobs and job.owner in self._queues:
-            del self._queues[job.owner]
-            self._turns.remove(job.owner)
+        self._looking.remove(job)
+        self._sampling.remove(job)
+        self._changed.notify_all()
 
 
 def one_member(data: xr.Dataset, row: int) -> Fields:

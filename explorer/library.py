@@ -6,6 +6,7 @@ Everything here is slow the first time and shared afterwards, and may be called 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import xarray as xr
@@ -29,6 +30,7 @@ from core.regions import Window, windows
 from explorer.digest import digest
 from explorer.disk import Address, Disk
 from explorer.display import COARSE
+from explorer.intake import remove_leftovers
 from explorer.jobs import MOST_MEMBERS, Jobs, Piece
 from explorer.results import Fields, Results
 from explorer.settings import GB, Settings
@@ -56,6 +58,8 @@ REFRESH_EVERY = 2.0
 """Seconds within which several visitors share one look at the disk."""
 
 Line = tuple[NDArray[np.floating], NDArray[np.floating]]
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,22 @@ class OpenStore:
         self._lock = RLock()
         self._looked = time.monotonic()
         self._inputs: OrderedDict[int, str] = OrderedDict()
+        self._known: dict[str, Any] = {}
+        self.warmed: Future[None] | None = None
+        """Set by :meth:`Library.warm`."""
+
+    def _once(self, what: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made when it is first asked for.
+
+        The only lock is that of the store: a cached property has one of its own, and who waits for it while
+        holding the other may wait for ever. What is there is given without any.
+        """
+        if what not in self._known:
+            with self._lock:
+                if what not in self._known:
+                    self._known[what] = make()
+        found: T = self._known[what]
+        return found
 
     @property
     def domain(self) -> Domain:
@@ -105,16 +125,35 @@ class OpenStore:
         """Whether the weather in it was made by a program."""
         return bool(self.store.attrs.get("synthetic", False))
 
-    @cached_property
+    @property
     def static(self) -> xr.Dataset | None:
         """Static fields of the fine grid, or None where the store has none."""
-        with self._lock:
-            return self.store.read_static() if self.store.contents.statics else None
+        store = self.store
+        return self._once("static", lambda: store.read_static() if store.contents.statics else None)
 
-    @cached_property
+    @property
+    def coarse_surface(self) -> NDArray[np.floating] | None:
+        """Height of the coarse cells [m], (h, w); None where the store does not say."""
+        store = self.store
+        if not store.hours.size:
+            return None
+
+        def read() -> NDArray[np.floating] | None:
+            if not store.contents.coarse_orography:
+                return None
+            found = store.read_coarse([store.hours[0]], store.contents.predictors[:1])
+            return found["orography"].values if "orography" in found else None
+
+        return self._once("coarse_surface", read)
+
+    @property
     def _static_hash(self) -> str:
         static = self.static
-        return "" if static is None else "".join(digest(static[name].values) for name in sorted(static))
+
+        def make() -> str:
+            return "" if static is None else "".join(digest(static[name].values) for name in sorted(static))
+
+        return self._once("static_hash", make)
 
     def inputs_hash(self, hour: np.datetime64) -> str:
         """Hash of everything a downscaler may read for an hour: coarse fields, statics and where they lie.
@@ -122,18 +161,21 @@ class OpenStore:
         It follows from the numbers, so that it holds whatever the store says of itself; 50 ms for an hour of
         the Italy domain, and nothing from the second time on.
         """
+        stamp = hour.astype("datetime64[ns]").astype(np.int64).item()
         with self._lock:
-            stamp = hour.astype("datetime64[ns]").astype(np.int64).item()
-            if stamp not in self._inputs:
-                coarse = self.read(COARSE, hour)
-                fields = [
-                    f"{name}{digest(coarse[name].values)}" for name in sorted(map(str, coarse.data_vars))
-                ]
-                content = "".join([str(sorted(self.domain.to_dict().items())), self._static_hash, *fields])
-                self._inputs[stamp] = hashlib.sha256(content.encode()).hexdigest()
-                while len(self._inputs) > HOURS_KNOWN:
-                    self._inputs.popitem(last=False)
-            return self._inputs[stamp]
+            known = self._inputs.get(stamp)
+        if known is not None:
+            return known
+        # Without the lock, which others need to read: in the worst case two make the same.
+        coarse = self.read(COARSE, hour)
+        fields = [f"{name}{digest(coarse[name].values)}" for name in sorted(map(str, coarse.data_vars))]
+        content = "".join([str(sorted(self.domain.to_dict().items())), self._static_hash, *fields])
+        made = hashlib.sha256(content.encode()).hexdigest()
+        with self._lock:
+            self._inputs[stamp] = made
+            while len(self._inputs) > HOURS_KNOWN:
+                self._inputs.popitem(last=False)
+        return made
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -175,14 +217,22 @@ class Library:
         self.results = Results(RESULTS_LIMIT)
         kept = settings.cache is not None and settings.cache_gb > 0
         self.disk = Disk(settings.cache, int(settings.cache_gb * GB)) if kept else None
-        self.jobs = Jobs(self, refusal=settings.no_sampling, most_jobs=settings.most_jobs)
+        self.jobs = Jobs(
+            self, refusal=settings.no_sampling, most_jobs=settings.most_jobs, most_fields=settings.most_fields
+        )
         self._lock = Lock()
         self._stores: dict[Path, OpenStore] = {}
         self._outlines: dict[Grid, dict[str, Line]] = {}
+        self._outlines_lock = Lock()
         self._catalogue: Future[Catalogue] | None = None
+        self._search: Future[Catalogue] | None = None
         self._signature: tuple[tuple[str, int, int], ...] = ()
         # Two threads: a slow network must not keep the interpolations of somebody else waiting.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="downscale")
+        # One of its own, since both others may wait for what the search finds.
+        self._searcher = ThreadPoolExecutor(1, thread_name_prefix="search")
+        if not (settings.no_upload and settings.no_import):
+            self._pool.submit(remove_leftovers, settings.uploads)
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         """Run ``work`` in the background."""
@@ -205,6 +255,22 @@ class Library:
             self._stores[path] = opened
         return opened
 
+    def warm(self, opened: OpenStore) -> Future[None]:
+        """Have read in the background what never changes about a store; done when that takes no time any more."""
+
+        def read() -> None:
+            try:
+                grid = opened.domain.fine
+                _ = opened.static, opened.coarse_surface, opened.graticule, grid.longitude
+                self.outlines(grid)
+            except Exception as error:  # who needs it is told then
+                log.warning("%s could not be read in advance.", opened.path, exc_info=error)
+
+        with self._lock:
+            if opened.warmed is None:
+                opened.warmed = self.submit(read)
+            return opened.warmed
+
     def forget(self, opened: OpenStore) -> None:
         """Open the store anew next time; for stores that were replaced or removed."""
         with self._lock:
@@ -213,25 +279,37 @@ class Library:
 
     def outlines(self, grid: Grid) -> dict[str, Line]:
         """Coastlines, borders and lakes for a grid."""
+        if grid not in self._outlines:
+            with self._outlines_lock:
+                if grid not in self._outlines:
+                    self._outlines[grid] = dict(load_outlines(grid))
+        return self._outlines[grid]
+
+    @property
+    def search(self) -> Future[Catalogue]:
+        """The last search for downscalers, in the background; the first call starts one."""
         with self._lock:
-            if grid not in self._outlines:
-                self._outlines[grid] = dict(load_outlines(grid))
-            return self._outlines[grid]
+            if self._search is None:
+                self._search = self._searcher.submit(self._find_downscalers)
+            return self._search
 
     @property
     def catalogue(self) -> Future[Catalogue]:
-        """The downscalers, found in the background; the first call starts the search."""
+        """The downscalers as they were found last; while another search is under way, those of the one before."""
+        search = self.search
         with self._lock:
-            if self._catalogue is None:
-                self._catalogue = self._pool.submit(self._find_downscalers)
+            if self._catalogue is None or (search.done() and search.exception() is None):
+                self._catalogue = search
             return self._catalogue
 
     def look_for_checkpoints(self) -> None:
         """Search anew where files came, went or changed in the folder of checkpoints since the last search."""
-        if self.catalogue.done() and self._signature != self._sign_checkpoints():
+        search = self.search
+        if search.done() and self._signature != self._sign_checkpoints():
+            _ = self.catalogue  # what was found is used until more is
             with self._lock:
-                self._catalogue = None
-            _ = self.catalogue
+                if self._search is search:
+                    self._search = self._searcher.submit(self._find_downscalers)
 
     def _sign_checkpoints(self) -> tuple[tuple[str, int, int], ...]:
         found = []
@@ -339,11 +417,11 @@ class Library:
         return there
 
     def member_once(self, piece: Piece) -> Fields | None:
-        """Like :meth:`find_member`, but what only the disk has is not kept in memory.
+        """Like :meth:`find_member`, but what memory holds stays what it is.
 
         For passes over many hours, which would push out of memory what people look at.
         """
-        there = self.peek_member(piece)
+        there = self.results.peek(self._member_address(piece), used=False)
         if there is None and self.disk is not None:
             there = self.disk.read(self._member_file(piece))
         return there

@@ -152,7 +152,7 @@ def find_place(opened: OpenStore, longitude: float, latitude: float) -> Place | 
         return None
     fine = int(found.fine.rows[0]), int(found.fine.columns[0])
     coarse = int(found.coarse.rows[0]), int(found.coarse.columns[0])
-    heights, coarse_heights = surface(opened), coarse_surface(opened)
+    heights, coarse_heights = surface(opened), opened.coarse_surface
     grid = domain.fine
     return Place(
         float(longitude), float(latitude), float(found.x[0]), float(found.y[0]), fine, coarse,
@@ -167,16 +167,6 @@ def surface(opened: OpenStore) -> Values | None:
     """Height of the fine cells [m], (H, W); None where the store does not say."""
     static = opened.static
     return static["orography"].values if static is not None and "orography" in static else None
-
-
-def coarse_surface(opened: OpenStore) -> Values | None:
-    """Height of the coarse cells [m], (h, w); None where the store does not say."""
-    store = opened.store
-    if not store.contents.coarse_orography or not store.hours.size:
-        return None
-    name = store.contents.predictors[:1]
-    found = opened.read("coarse", store.hours[0], name)
-    return found["orography"].values if "orography" in found else None
 
 
 def towns(opened: OpenStore) -> dict[str, tuple[float, float]]:

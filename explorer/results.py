@@ -27,13 +27,13 @@ class Results:
         self._done: OrderedDict[Hashable, Fields] = OrderedDict()
         self._running: dict[Hashable, Future[Fields]] = {}
 
-    def peek(self, key: Hashable) -> Fields | None:
-        """The result if it is there; never computes nor waits."""
+    def peek(self, key: Hashable, *, used: bool = True) -> Fields | None:
+        """The result if it is there; never computes nor waits. Without ``used`` it is forgotten no later."""
         with self._lock:
-            if key in self._done:
+            found = self._done.get(key)
+            if found is not None and used:
                 self._done.move_to_end(key)
-                return self._done[key]
-        return None
+            return found
 
     def get(self, key: Hashable, compute: Callable[[], Fields]) -> Fields:
         """The result under ``key``, computed by ``compute`` where it is not there yet."""
@@ -68,8 +68,9 @@ class Results:
             field.setflags(write=False)
         with self._lock:
             self._running.pop(key, None)
+            # Two who kept the same at the same time count once.
+            self.size += _bytes(result) - _bytes(self._done.pop(key, {}))
             self._done[key] = result
-            self.size += _bytes(result)
             while self.size > self.limit and len(self._done) > 1:
                 self.size -= _bytes(self._done.popitem(last=False)[1])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from explorer.jobs import CANCELLED, DONE, FAILED, RUNNING, Job, Jobs, Piece, Preview, Progress
 
@@ -14,6 +14,7 @@ class Desk:
 
     ``later`` brings work to the thread of the page. There ``on_member`` is called with every piece that
     arrived, failed or was stopped, and ``on_progress`` whenever :attr:`progress` or :attr:`preview` changed.
+    ``owner`` is the visitor, who has one turn and one limit whatever the number of desks.
     """
 
     def __init__(
@@ -22,13 +23,16 @@ class Desk:
         later: Later,
         on_member: Callable[[Piece], None],
         on_progress: Callable[[], None],
+        owner: Hashable,
     ) -> None:
         self._jobs = jobs
         self._later = later
         self._on_member = on_member
         self._on_progress = on_progress
+        self._owner = owner
         self._shown: list[Job] = []  # a job for each map that is to come
         self._asked: Job | None = None  # what was asked for by pressing the button
+        self._recalled: Job | None = None  # what is brought back from disk
         self._seen: dict[Job, int] = {}  # members of a job that were passed on
         self._problems: dict[Piece, str] = {}
         self._held: list[Job] | None = None
@@ -55,7 +59,7 @@ class Desk:
         asked = [self._asked] if self._asked is not None and self._asked.progress.active else []
         on_way = {piece for job in (*kept, *asked) for piece in job.missing}
         new = [
-            Job(self, [piece], self._tell, urgent=True)
+            Job(self._owner, [piece], self._tell, urgent=True)
             for piece in pieces
             if piece not in on_way and piece not in self._problems
         ]
@@ -71,12 +75,17 @@ class Desk:
         if self._asked is not None:
             self._drop(self._asked)
         self.forgive()
-        self._asked = Job(self, pieces, self._tell)
+        self._asked = Job(self._owner, pieces, self._tell)
         self._submit(self._asked)
         self._report()
 
     def recall(self, pieces: Sequence[Piece], done: Callable[[], None]) -> None:
-        """Bring back those that were sampled before and are kept on disk; then ``done`` is called."""
+        """Bring back those that were sampled before and are kept on disk; then ``done`` is called.
+
+        In place of what was to be brought back before.
+        """
+        if self._recalled is not None:
+            self._jobs.cancel(self._recalled)
 
         def hear(progress: Progress) -> None:
             if progress.state == DONE and progress.made:
@@ -84,7 +93,10 @@ class Desk:
                     self._on_member(piece)
                 done()
 
-        self._jobs.submit(Job(self, pieces, lambda _, told: self._later(lambda: hear(told)), only_kept=True))
+        self._recalled = Job(
+            self._owner, pieces, lambda _, told: self._later(lambda: hear(told)), only_kept=True
+        )
+        self._jobs.submit(self._recalled)
 
     def hold(self) -> None:
         """Have nothing sampled before :meth:`release`: nobody may be looking yet."""
@@ -115,8 +127,8 @@ class Desk:
 
     def close(self) -> None:
         """The visitor left."""
-        self._shown, self._asked, self._held = [], None, None
-        self._jobs.leave(self)
+        self._shown, self._asked, self._held, self._recalled = [], None, None, None
+        self._jobs.leave(self._owner)
 
     def _jobs_of_visitor(self) -> list[Job]:
         return [*self._shown, *([self._asked] if self._asked is not None else [])]

@@ -52,8 +52,6 @@ TABLE_EVERY = 1.0
 """Seconds between two tables while they grow, at least."""
 MAPS_EVERY = 5.0
 """Seconds between two maps and distributions, which are more to send."""
-MOST_MISSING = 9999
-"""Members that one press of a button may ask for."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Scoring(param.Parameterized):
         self.session = session
         self._library = session.library
         self._gradual = Gradual(session.library.submit, session.later)
-        self._desk = Desk(session.library.jobs, session.later, self._on_member, self._on_sampling)
+        self._desk = Desk(session.library.jobs, session.later, self._on_member, self._on_sampling, session)
         self._lock = Lock()  # a step that was overtaken may still be at work when the next plan begins
         self._plan: Plan | None = None
         self._entries: dict[tuple[object, ...], Entry] = {}
@@ -237,7 +235,7 @@ class Scoring(param.Parameterized):
             if entry.members[position] < entry.wanted
             for piece in self._pieces(choice, hour)
             if self._library.peek_member(piece) is None
-        ][:MOST_MISSING]
+        ][: self._library.settings.most_fields]  # more than may wait takes several presses of the button
         for _, entry in entries:
             entry.again = True  # hours that have some members are scored anew when they have all
         self._awaited = {}

@@ -124,7 +124,7 @@ class Session(param.Parameterized):
         self._correcting = False
         self.closing: list[Callable[[], None]] = []
         """What to call when the visitor leaves."""
-        self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress)
+        self._desk = Desk(library.jobs, self._later, self._on_member, self._on_progress, self)
         self._loader = Loader(self, self._desk)
         self.analyses = Analyses(self)
         self.points = PointStudy(self, self._later)
@@ -134,6 +134,7 @@ class Session(param.Parameterized):
 
     def start(self) -> None:
         """Open the store and look for downscalers; call once, after the state was restored."""
+        self._list_stores()
         self._check_words()
         # Before all others: what follows from the state is not made of numbers beyond their bounds.
         self.param.watch(self._check_words, list(STATE))
@@ -147,7 +148,6 @@ class Session(param.Parameterized):
         self.param.watch(self.analyses.on_region, "region")
         self.param.watch(self.analyses.analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
         self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
-        self._list_stores()
         self._open()
         self._await_catalogue()
         self.points.start()
@@ -338,6 +338,7 @@ class Session(param.Parameterized):
             with param.parameterized.discard_events(self):
                 self.hour = ""  # another store has other hours; that needs no remark
         self._identity = opened.identity
+        self.library.warm(opened)
         self.param.update(problem="", error="", note="", snapshot=None, scores=None, opened=opened)
         self._update_choices()
         self._update_hours()
@@ -409,7 +410,7 @@ class Session(param.Parameterized):
 
     def _on_look(self, opened: OpenStore | None, failure: str | None) -> None:
         self._list_stores()
-        if self.library.catalogue is not self._searched:
+        if self.library.search is not self._searched:
             self._await_catalogue()
         if opened is not self.opened:
             return
@@ -440,14 +441,14 @@ class Session(param.Parameterized):
     # ---------------------------------------------------------------- downscalers
 
     def _await_catalogue(self) -> None:
-        self._searched = self.library.catalogue
+        self._searched = self.library.search
         self._searched.add_done_callback(lambda future: self._later(lambda: self._on_catalogue(future)))
 
     def _on_catalogue(self, future: Any) -> None:
         try:
             self._catalogue = future.result()
         except Exception as error:
-            self._catalogue = Catalogue((), ())
+            self._catalogue = self._catalogue or Catalogue((), ())
             self.fail(error)
         self._update_choices()
         self._loader.request()

@@ -42,6 +42,7 @@ class Settings:
     read_only : nothing is sampled, uploaded or imported
     most_members, most_steps : of what one visitor samples
     most_jobs : models whose sampling may wait or run for one visitor
+    most_fields : members that may wait or run for one visitor, beside those of the maps
     most_upload_mb : size of an uploaded checkpoint [10^6 bytes]
     local : the page is served to this machine alone
     allow_upload : visitors may upload although it is served to others
@@ -59,6 +60,7 @@ class Settings:
     most_members: int = MOST_MEMBERS
     most_steps: int = MOST_STEPS
     most_jobs: int = 12
+    most_fields: int = 3000
     most_upload_mb: int = 500
     local: bool = False
     allow_upload: bool = False
@@ -128,6 +130,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "most_members": (int, 1, 256),
     "most_steps": (int, 1, MOST_STEPS),
     "most_jobs": (int, 1, 1000),
+    "most_fields": (int, 1, 1_000_000),
     "most_upload_mb": (int, 0, 100_000),
 }
 """Options that are numbers: type, smallest, largest."""

@@ -18,7 +18,7 @@ from core.places import Places, find_places
 from core.report.text import for_csv
 from explorer.display import COARSE
 from explorer.library import OpenStore
-from explorer.points import Place, coarse_surface, surface
+from explorer.points import Place, surface
 from explorer.quantities import QUANTITIES
 
 Values = NDArray[np.floating]
@@ -105,7 +105,7 @@ def site(stations: Stations, opened: OpenStore) -> Sited:
     fine = np.ravel_multi_index((places.fine.rows, places.fine.columns), domain.fine.shape)
     coarse = np.ravel_multi_index((places.coarse.rows, places.coarse.columns), domain.coarse.shape)
     unknown = np.full(kept.size, np.nan)
-    heights, coarse_heights = surface(opened), coarse_surface(opened)
+    heights, coarse_heights = surface(opened), opened.coarse_surface
     return Sited(
         stations, kept, places, fine, coarse,
         heights.ravel()[fine] if heights is not None else unknown,

@@ -123,6 +123,7 @@ class PointStudy(param.Parameterized):
         self._pending = 0
         self._count = 0
         self._published = 0.0
+        self._publishing = False
         self._scores = Latest(session.library.submit, later)
 
     def start(self) -> None:
@@ -182,7 +183,9 @@ class PointStudy(param.Parameterized):
         opened = self._session.opened
         self._cells = {}
         self.errors = None
-        known = opened is not None and self._stations is not None
+        known = (
+            opened is not None and self._stations is not None and self._session.library.warm(opened).done()
+        )
         self.sited = site(self._stations, opened) if known else None
         self._on_snapshot()
         self.refresh()
@@ -191,11 +194,21 @@ class PointStudy(param.Parameterized):
 
     def _place_all(self, *events: Any) -> None:
         opened, point = self._session.opened, self._session.point
+        warmed = self._session.library.warm(opened) if opened is not None else None
+        if warmed is not None and not warmed.done():
+            # Heights are being read from the store, which the page should not wait for.
+            self.param.update(place=None, sited=None)
+            warmed.add_done_callback(lambda _: self._later(self._on_warm))
+            return
         # The word of an address may be no point at all before the session has checked it.
         known = opened is not None and is_point(point)
         self.place = find_place(opened, *point) if known else None
         if any(event.name == "opened" for event in events):
             self._site()
+
+    def _on_warm(self) -> None:
+        self._place_all()
+        self._site()
 
     def _on_snapshot(self, *_: object) -> None:
         """Remember what the fields on the maps say at the stations."""
@@ -385,7 +398,13 @@ class PointStudy(param.Parameterized):
         fields = self._session.library.peek_member(piece)
         if fields is not None and request.quantity.available(fields):
             self._members[piece] = _value(fields, request)
-            self._publish()
+            if not self._publishing:  # many arrive together, and are drawn together
+                self._publishing = True
+                self._later(self._publish_members)
+
+    def _publish_members(self) -> None:
+        self._publishing = False
+        self._publish()
 
     # ---------------------------------------------------------------- results
 

@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core.data.samples import HourDataset, Hours, Normalization, RoundSampler, Split, split
+from core.data.samples import HourDataset, Hours, Normalization, RoundSampler, split
+from core.data.splits import Split
 from core.data.store import Store
 from train.config import StageConfig
 from train.parallel import ShareSampler

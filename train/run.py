@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from core.checkpoint import Checkpoint, CheckpointError, Header, load, save
-from core.data.samples import Hours, Normalization, Split
+from core.data.samples import Hours, Normalization
+from core.data.splits import Split
 from core.data.store import Store
 from core.domain import Domain
 from core.variables import PREDICTORS

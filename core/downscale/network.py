@@ -97,8 +97,8 @@ class NetworkDownscaler(Downscaler):
     def load(self) -> None:
         """Read the weights now; nothing where they are there already.
 
-        Raises CheckpointError where weights are missing, of the wrong shape or not finite, or the file is
-        not the one whose header was read.
+        Raises CheckpointError where weights are missing, of the wrong shape, not finite or not those whose
+        SHA-256 the file records, or the file is not the one whose header was read.
         """
         self._loaded()
 
@@ -114,6 +114,8 @@ class NetworkDownscaler(Downscaler):
                 checkpoint = load(self.path)
                 if identity(self.path) != self.identity:
                     raise CheckpointError(f"{self.path} has changed since it was opened; open it again.")
+                # Results are filed under the identity, which takes the recorded hash for that of the weights.
+                checkpoint.check_weights()
                 network = self._build(checkpoint).eval().requires_grad_(False).to(self.device)
                 if self.device.type == "cpu":
                     self._arrange(network)

@@ -228,18 +228,29 @@ class Maps(pn.viewable.Viewer):
     def _use(self, opened: OpenStore) -> None:
         """Another store: its place, outlines and window."""
         self._opened = opened
+        warmed = self.session.library.warm(opened)
+        if warmed.done():
+            self._draw_ground(opened)
+        else:
+            warmed.add_done_callback(lambda _: self.session.later(lambda: self._draw_ground(opened)))
+        if opened.domain != self._domain:
+            self._domain = opened.domain
+            self._update_window()
+
+    def _draw_ground(self, opened: OpenStore) -> None:
+        """Outlines, and what the readout says of a place; reading them for the first time takes a second."""
+        if opened is not self._opened:
+            return
         longitude, latitude = opened.graticule
         orography = np.zeros((1, 1), np.int16)
         if opened.static is not None and "orography" in opened.static:
             heights = np.nan_to_num(opened.static["orography"].values)
             orography = np.rint(heights).astype(np.int16)
-        self.place.data = {"lon": [longitude], "lat": [latitude], "orography": [orography]}
         lines = self.session.library.outlines(opened.domain.fine)
-        self.outlines.data = join_outlines(lines, ("coastline", "lake"), opened.domain)
-        self.borders.data = join_outlines(lines, ("border",), opened.domain)
-        if opened.domain != self._domain:
-            self._domain = opened.domain
-            self._update_window()
+        with together():
+            self.place.data = {"lon": [longitude], "lat": [latitude], "orography": [orography]}
+            self.outlines.data = join_outlines(lines, ("coastline", "lake"), opened.domain)
+            self.borders.data = join_outlines(lines, ("border",), opened.domain)
 
     def _update_window(self, *_: object) -> None:
         window = self.session.window

@@ -132,7 +132,6 @@ class Uploading(pn.viewable.Viewer):
         settings = session.library.settings
         self._upload: Upload | None = None
         self._refused = False
-        self._background = session.background()
         self.status = block("", min_height=18, margin=(4, 0, 0, 0))
         what = _heading("Upload a checkpoint")
         why_not = settings.no_upload
@@ -188,10 +187,17 @@ class Uploading(pn.viewable.Viewer):
             return
         self.status.object = _said(f"{upload.name} is being checked…")
 
-        def work() -> Iterator[Path]:
-            yield upload.keep()
+        def work() -> None:
+            try:
+                path = upload.keep()
+            except Exception as error:
+                failure = error
+                self.session.later(lambda: self._failed(failure))
+            else:
+                self.session.later(lambda: self._done(path))
 
-        self._background.ask(work, self._done, self._failed)
+        # Each file that was sent counts, and not the last one alone.
+        self.session.library.submit(work)
 
     def _done(self, path: Path) -> None:
         self.status.object = _said(f"{path.name} is there; tick it under Downscalers.")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.data.samples import blocked_split
+from core.data.splits import blocked_split
 from explorer.hours import every_nth, far_apart, in_part, of_day, spread_out, thinned
 
 DAY = np.arange("2021-03-16", "2021-03-17", dtype="datetime64[h]").astype("datetime64[ns]")

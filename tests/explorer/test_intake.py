@@ -51,7 +51,7 @@ def test_a_file_arrives_in_pieces_and_has_its_name_when_it_was_checked(folder: P
     assert identity(folder / "mine.safetensors") == identity(model)
 
 
-@pytest.mark.parametrize("fault", ["short", "text", "pickle", "not finite"])
+@pytest.mark.parametrize("fault", ["short", "text", "pickle", "not finite", "other weights"])
 def test_what_is_not_sound_is_not_kept(folder: Path, model: Path, tmp_path: Path, fault: str):
     data = model.read_bytes()
     mark = tmp_path / "was-run"
@@ -65,6 +65,7 @@ def test_what_is_not_sound_is_not_kept(folder: Path, model: Path, tmp_path: Path
         "text": b"Some words.",
         "pickle": pickle.dumps(Bomb()),
         "not finite": data[:-4] + np.float32(np.nan).tobytes(),
+        "other weights": data[:-4] + (-np.frombuffer(data[-4:], "<f4") - 1).tobytes(),
     }[fault]
     upload = send(folder, "mine.safetensors", sent)
     with pytest.raises(IntakeError, match=r"^mine\.safetensors was not kept\. ") as raised:
@@ -124,6 +125,19 @@ def test_a_folder_that_can_not_be_made_is_a_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(IntakeError, match="can't be written to"):
         Upload(tmp_path / "file" / "checkpoints", "mine.safetensors", 100)
+
+
+def test_what_was_left_in_part_long_ago_is_removed(folder: Path):
+    folder.mkdir()
+    old = [".a.safetensors.123-0123abcd.partial", ".note.partial", "mine.safetensors.1-0123abcd.partial"]
+    new = ".b.safetensors.123-0123abcd.partial"
+    for name in (*old, new, "mine.safetensors"):
+        (folder / name).write_bytes(b"x")
+    for name in (*old, "mine.safetensors"):
+        os.utime(folder / name, (0, 0))
+    intake.remove_leftovers(folder)
+    assert names(folder) == sorted([*old[1:], new, "mine.safetensors"])
+    intake.remove_leftovers(folder / "none")
 
 
 # ---------------------------------------------------------------- import

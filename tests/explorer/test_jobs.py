@@ -1,6 +1,7 @@
 """The queue of sampling: progress, cancelling, failure, turns, what is kept, memory."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ from explorer.jobs import (
     Progress,
     sentence,
 )
+from explorer.sampling import Desk
 
 HOUR = np.datetime64("2021-03-16T12", "ns")
 STEPS = 4
@@ -48,13 +50,18 @@ class Source:
         self.batches: list[int] = []
         self.previews = 0
         self.closed = 0
+        self.looked: list[Piece] = []
+        self.look_seconds = 0.0
         self._at_step = at_step
         self._at_once = at_once
 
     def peek_member(self, wanted: Piece):
         return self.kept.get(wanted)
 
-    find_member = peek_member
+    def find_member(self, wanted: Piece):
+        self.looked.append(wanted)
+        time.sleep(self.look_seconds)
+        return self.kept.get(wanted)
 
     def keep_member(self, made: Piece, fields) -> None:
         self.kept[made] = fields
@@ -246,6 +253,126 @@ def test_members_that_are_there_are_not_sampled_again():
     assert {member for _, member, _ in source.steps[before:]} == {2}
     assert told.last.state == DONE
     assert [p.member for p in told.last.made] == [0, 1, 2]
+
+
+def held(**options: object) -> tuple[Source, Jobs, threading.Event]:
+    """A source at work on a field of somebody else until the event."""
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        reached.set()
+        assert go.wait(PATIENCE)
+
+    source = Source(hold)
+    jobs = Jobs(source, **options)
+    jobs.submit(Job("other", [piece(99)], Told()))
+    assert reached.wait(PATIENCE)
+    return source, jobs, go
+
+
+def test_who_has_much_on_disk_does_not_keep_others_waiting():
+    source, told = Source(), Told()
+    source.keeps_on_disk, source.look_seconds = True, 0.002
+    source.kept = {piece(n): {} for n in range(1000)}
+    jobs = Jobs(source)
+    many, one = Job("much", [piece(n) for n in range(999)], Told()), Job("little", [piece(999)], told)
+    jobs.submit(many)
+    while not source.looked:
+        time.sleep(0.001)
+    jobs.submit(one)
+    end = time.monotonic() + PATIENCE
+    while one.progress.state != DONE:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert len(source.looked) < 300
+    jobs.cancel(many)
+    assert jobs.wait(PATIENCE)
+
+
+def test_what_is_brought_back_is_reported_together():
+    source, told = Source(), Told()
+    source.kept = {piece(n): {} for n in range(384)}
+    run(Jobs(source), Job("me", [piece(n) for n in range(384)], told, only_kept=True))
+    assert told.last.state == DONE
+    assert [p.member for p in told.last.made] == list(range(384))
+    assert len(told.all) < 10
+
+
+def test_a_turn_looks_for_no_more_than_it_would_make():
+    source = Source(at_once=2)
+    run(Jobs(source), Job("me", [piece(n) for n in range(20)], Told()))
+    assert len(source.looked) == 20
+
+
+def test_a_member_that_somebody_else_made_meanwhile_is_not_made_again():
+    source, jobs, go = held()
+    jobs.submit(Job("me", [piece(n) for n in range(3)], told := Told()))
+    source.kept[piece(1)] = {}
+    go.set()
+    assert jobs.wait(PATIENCE)
+    assert {member for _, member, _ in source.steps} == {99, 0, 2}
+    assert told.last.state == DONE
+    assert told.last.done == told.last.total
+
+
+def test_a_job_of_many_thousand_members_costs_little_beside_them():
+    source = Source()
+    source.kept = {piece(n): {} for n in range(9999)}
+    begun = time.monotonic()
+    run(Jobs(source), Job("me", [piece(n) for n in range(9999)], told := Told(), only_kept=True))
+    assert told.last.state == DONE
+    assert time.monotonic() - begun < 10
+
+
+def test_no_more_fields_of_one_visitor_wait_than_allowed():
+    _, jobs, go = held(most_fields=3)
+    told, urgent, you = Told(), Told(), Told()
+    first = Job("me", [piece(n) for n in range(2)], Told())
+    jobs.submit(first)
+    jobs.submit(Job("me", [piece(n) for n in range(2, 4)], told))
+    jobs.submit(Job("me", [piece(5)], urgent, urgent=True))
+    jobs.submit(Job("you", [piece(n) for n in range(6, 9)], you))
+    jobs.submit(Job("her", [piece(n) for n in range(6, 10)], much := Told()))
+    end = time.monotonic() + PATIENCE
+    while not (told.all and much.all):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    jobs.cancel(first)
+    jobs.submit(Job("me", [piece(n) for n in range(2, 5)], again := Told()))
+    go.set()
+    assert jobs.wait(PATIENCE)
+    assert told.last.state == much.last.state == FAILED
+    assert told.last.problem.startswith("These are 2 fields to sample beside 2 that wait already")
+    assert much.last.problem.startswith("These are 4 fields to sample, and one visitor may have 3 waiting")
+    assert urgent.last.state == you.last.state == again.last.state == DONE
+
+
+def desk(jobs: Jobs, owner: str) -> Desk:
+    return Desk(jobs, lambda work: work(), lambda _: None, lambda: None, owner)
+
+
+def test_a_visitor_with_two_desks_has_one_turn():
+    source, jobs, go = held()
+    for key in "ab":
+        desk(jobs, "me").ask([piece(n, key) for n in range(2)])
+    desk(jobs, "you").ask([piece(n, "c") for n in range(2)])
+    go.set()
+    assert jobs.wait(PATIENCE)
+    order = [(p.key, p.member) for p in source.kept][1:]
+    assert order == [("a", 0), ("c", 0), ("a", 1), ("c", 1), ("b", 0), ("b", 1)]
+
+
+def test_what_was_to_be_brought_back_is_dropped_for_what_is_now():
+    source, done = Source(), []
+    source.look_seconds = 0.002
+    source.kept = {piece(n): {} for n in range(1000)}
+    jobs = Jobs(source)
+    mine = desk(jobs, "me")
+    mine.recall([piece(n) for n in range(999)], lambda: done.append("old"))
+    mine.recall([piece(999)], lambda: done.append("new"))
+    assert jobs.wait(PATIENCE)
+    assert done == ["new"]
+    assert len(source.looked) < 300
 
 
 def test_all_that_a_visitor_asked_for_ends_when_they_leave():

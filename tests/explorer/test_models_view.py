@@ -98,6 +98,20 @@ def test_an_uploaded_model_is_offered_beside_one_of_the_same_kind(made: Path, ch
     assert np.abs(fields[0].values - fields[1].values).max() > 1e-3
 
 
+def test_each_of_two_files_sent_in_a_row_is_kept(made: Path, checkpoints: Path):
+    found = session(made, checkpoints)
+    late = []
+    found.library.submit = late.append  # the threads are busy
+    view = Uploading(found)
+    for name in ("first", "second"):
+        send(view, f"{name}.safetensors", (made / "other.safetensors").read_bytes())
+    for work in late[:2]:
+        work()
+        assert "is there" in view.status.object
+    assert {"first.safetensors", "second.safetensors"} <= {path.name for path in checkpoints.iterdir()}
+    assert not list(checkpoints.glob(".*"))
+
+
 def wait_for_generators(found: Session, count: int) -> dict[str, str]:
     """Key by label of the generative models on offer, once there are so many."""
     end = time.monotonic() + PATIENCE

@@ -1,12 +1,15 @@
 """The point and the stations of a visitor, without a browser."""
 
 import csv
+import dataclasses
 import io
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from core.data.stations import parse_stations
 from core.places import to_lonlat
 from explorer.address import from_query, to_query
 from explorer.jobs import CANCELLED
@@ -611,3 +614,40 @@ def test_members_are_drawn_and_the_button_says_how_many_are_missing(sampling: Se
     assert view._boxes.data["row"] == [band.label]
     assert "mean of 3" in view._values.object
     assert not view.button.visible
+
+
+# ---------------------------------------------------------------- what takes time
+
+
+def test_a_point_waits_for_the_heights_and_not_the_page(library: Library, tmp_path: Path):
+    late = []
+    at_once, library.submit = library.submit, lambda work: late.append((work, future := Future())) or future
+    session = Session(library, view="point", point=POINT)
+    session.start()
+    session.points._on_read(parse_stations(observations(), "obs.csv"), "")
+    assert session.points.place is None
+    assert session.points.sited is None
+    library.submit = at_once
+    for work, future in late:
+        work()
+        future.set_result(None)
+    row, column = session.points.place.fine
+    assert session.points.place.height == pytest.approx(10 * np.hypot(row, column), abs=0.01)
+    assert session.points.sited.size
+    assert session.points.series is not None
+
+
+def test_members_that_arrive_together_are_drawn_together(sampling: Session):
+    session, waiting, drawn = sampling, [], []
+    study, piece = session.points, session.points.missing_members()[0]
+    session.points.param.watch(lambda event: drawn.append(event.new), "series")
+    study._later = waiting.append
+    for member in range(3):
+        kept = dataclasses.replace(piece, member=member)
+        session.library.keep_member(kept, {"t2m": np.full(SQUARE.fine.shape, 280.0, "f4")})
+        study.on_member(kept)
+    assert drawn == []
+    while waiting:
+        waiting.pop(0)()
+    assert len(drawn) == 1
+    assert len(study.missing_members()) <= 3 * study.series.hours.size - 3

@@ -83,3 +83,19 @@ def test_a_result_made_elsewhere_is_kept_once():
     assert results.peek("a") is first
     assert results.size == 10
     assert results.get("a", lambda: block(20)) is first
+
+
+def test_a_result_that_two_kept_at_once_counts_once():
+    results = Results(100)
+    for size in (40, 40, 30):
+        results._remember("a", block(size))  # as two threads do that both found nothing
+    assert results.size == 30
+
+
+def test_looking_at_a_result_without_using_it_does_not_make_it_stay():
+    results = Results(20)
+    for key in "ab":
+        results.keep(key, block(10))
+    assert results.peek("a", used=False) is not None
+    results.keep("c", block(10))
+    assert results.peek("a") is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.samples import Split
+from core.data.splits import Split
 from core.data.store import Store
 from core.evaluation import bootstrap
 from core.metrics.deterministic import METRICS as DETERMINISTIC
@@ -161,7 +161,7 @@ def test_filters_and_the_limit_choose_the_hours(library: Library, monkeypatch: p
     session.daytime = "all"
     assert (scoring.table.hours.size, scoring.table.offered, scoring.table.every) == (12, 24, 2)
     parts = Split("blocked", HOURS[:5], HOURS[5:7], HOURS[7:], HOURS[:0])
-    monkeypatch.setattr("core.data.samples.blocked_split", lambda hours: parts)
+    monkeypatch.setattr("explorer.hours.blocked_split", lambda hours: parts)
     session.split = "validation"
     assert session.hours.tolist() == HOURS[5:7].tolist()
     assert scoring.table.hours.size == 2
@@ -316,6 +316,22 @@ def test_scores_of_other_members_and_seeds_are_not_kept(sampling_library: Librar
     assert len(scoring._entries) == 2
     session.models = [key(library)]
     assert len(scoring._entries) == 2  # the other one may be ticked again
+
+
+def test_more_missing_members_than_may_wait_take_several_presses(made: Path):  # noqa: F811
+    library = PromptLibrary(
+        Settings((made / "square.zarr",), made / "checkpoints", made, most_fields=4, most_jobs=2)
+    )
+    library.catalogue.result()
+    _, scoring = started(library, members=2, models=[QUADRATIC, key(library)])
+    finish(library)
+    left = [scoring.table.missing]
+    while left[-1] and len(left) < 4:
+        scoring.sample_missing()
+        finish(library)
+        left.append(scoring.table.missing)
+    assert left == [7, 3, 0]
+    assert scoring.table.get(key(library)).members.tolist() == [2, 2, 2, 2]
 
 
 def test_closing_stops_the_sampling(sampling_library: Library):

@@ -581,3 +581,10 @@ def test_an_hour_may_say_that_it_is_in_utc(library: Library):
     assert session.hour == "2021-03-16T05:00"
     session.restore({"store": "full", "hour": "2021-03-16T06:00:00Z"})
     assert session.snapshot.hour == np.datetime64("2021-03-16T06:00")
+
+
+def test_a_page_opens_its_store_once(library: Library, monkeypatch: pytest.MonkeyPatch):
+    opened, update = [], Session._update_hours
+    monkeypatch.setattr(Session, "_update_hours", lambda self: opened.append(self.store) or update(self))
+    Session(library).start()
+    assert opened == ["full"]

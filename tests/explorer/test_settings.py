@@ -73,9 +73,12 @@ def test_numbers_and_switches_come_from_arguments_then_from_the_environment(tmp_
         "TRAMONTANA_CACHE_GB": "0.5", "TRAMONTANA_READ_ONLY": "1", "TRAMONTANA_MOST_MEMBERS": "8",
         "TRAMONTANA_ALLOW_UPLOAD": "no",
     }  # fmt: skip
-    settings = parse(["--most-members", "4", "--most-jobs", "2"], environment, tmp_path)
+    settings = parse(
+        ["--most-members", "4", "--most-jobs", "2", "--most-fields", "50"], environment, tmp_path
+    )
     assert (settings.cache_gb, settings.read_only, settings.allow_upload) == (0.5, True, False)
     assert (settings.most_members, settings.most_jobs, settings.most_steps) == (4, 2, MOST_STEPS)
+    assert settings.most_fields == 50
     usual = parse([], {}, tmp_path)
     assert (usual.cache_gb, usual.read_only, usual.most_members, usual.local) == (
         5,

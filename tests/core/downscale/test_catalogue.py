@@ -1,8 +1,10 @@
 """Checkpoint files of a folder as downscalers."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.checkpoint import CheckpointError, identity, load
@@ -70,3 +72,14 @@ def test_a_file_that_changed_is_refused(save_unet: SaveModel) -> None:
     save_unet(seed=1)
     with pytest.raises(CheckpointError, match="has changed since it was opened"):
         downscaler.load()
+
+
+def test_weights_that_are_not_the_recorded_ones_are_refused(save_unet: SaveModel) -> None:
+    path = save_unet()
+    before = identity(path)
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    path.write_bytes(data[:start] + (-np.frombuffer(data[start:], "<f4")).tobytes())
+    assert identity(path) == before  # under which the results of the genuine file are kept
+    with pytest.raises(CheckpointError, match=re.escape(f"The weights of {path} were changed")):
+        from_checkpoint(path, device="cpu", lazy=True).load()
