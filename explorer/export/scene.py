@@ -66,7 +66,7 @@ class Scene:
     draw: Draw
     models: tuple[str, ...]
     members: dict[str, tuple[Piece, ...]]
-    numbers: range
+    numbers: Sequence[int]
     scores: tuple[Score, ...]
 
     def grid(self, values: FloatField) -> Grid:
