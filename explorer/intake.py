@@ -9,9 +9,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # they import torch, which takes seconds
@@ -26,6 +27,7 @@ LEFTOVER = re.compile(r"\..+\.safetensors\.[0-9]+-[0-9a-f]{8}\.partial")
 LEFTOVER_AGE = 3600.0
 """Seconds after which nobody writes to a partial file any more."""
 MB = 10**6
+NONE_KNOWN: Mapping[str, str] = MappingProxyType({})
 
 Progress = Callable[[str, int, int], None]
 
@@ -64,9 +66,9 @@ class Upload:
             self.drop()
             raise IntakeError(f"{self.name} can't be kept: {error.strerror or error}.") from error
 
-    def keep(self) -> Path:
-        """Check what arrived and give it its name. Raises IntakeError, and removes it, where it is not sound."""
-        return admit(self._temporary, self.folder / self.name)
+    def keep(self, known: Mapping[str, str] = NONE_KNOWN) -> Path:
+        """Check what arrived and give it its name; ``known`` as of :func:`admit`, and errors too."""
+        return admit(self._temporary, self.folder / self.name, known)
 
     def drop(self) -> None:
         """Remove what arrived."""
@@ -85,20 +87,25 @@ def checked_name(name: str) -> str:
     return bare
 
 
-def admit(temporary: Path, path: Path) -> Path:
+def admit(temporary: Path, path: Path, known: Mapping[str, str] = NONE_KNOWN) -> Path:
     """Give a written file its name, once the model in it was loaded and found sound.
 
-    Raises IntakeError, and removes the file, where it can't run or the name is taken.
+    ``known`` names the models that are there, key -> label. Raises IntakeError, and removes the file, where it
+    can't run, is a copy of one of them, or the name is taken.
     """
     from core.checkpoint import CheckpointError
     from core.downscale import from_checkpoint
 
     try:
         try:
-            from_checkpoint(temporary, device="cpu", lazy=False)
+            made = from_checkpoint(temporary, device="cpu", lazy=False)
         except (CheckpointError, RuntimeError, MemoryError) as error:
             fault = str(error).replace(str(temporary), path.name)
             raise IntakeError(f"{path.name} was not kept. {fault}") from error
+        if made.key in known:
+            raise IntakeError(
+                f"{path.name} was not kept: it is the same model as {known[made.key]}, which is here."
+            )
         try:
             os.link(temporary, path)  # unlike a rename, it never replaces a file
         except FileExistsError as error:

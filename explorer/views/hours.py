@@ -158,7 +158,8 @@ class HoursView(pn.viewable.Viewer):
         story, units = made.story, made.quantity.difference_units
         which = "all" if made.every == 1 else f"every {ordinal(made.every)} of"
         words = (
-            f"{story.looked} of {counted(story.total, 'hour')} looked at ({which} {made.offered} on offer)"
+            f"{story.looked - story.missing} of {counted(story.total, 'hour')} compared ({which} {made.offered} on "
+            "offer)"
         )
         if np.isfinite(story.median):
             words += f" · RMS difference {story.median:.2f} {units} in half of them"

@@ -189,7 +189,8 @@ class Uploading(pn.viewable.Viewer):
 
         def work() -> None:
             try:
-                path = upload.keep()
+                catalogue = self.session.library.catalogue.result()
+                path = upload.keep({one.key: catalogue.label(one) for one in catalogue.downscalers})
             except Exception as error:
                 failure = error
                 self.session.later(lambda: self._failed(failure))

@@ -78,6 +78,7 @@ class StationSection(pn.viewable.Viewer):
     def _finish(self) -> None:
         content = self._content.take()
         if content and not self.study.reading:
+            self.session.error = ""  # what was said of the file before is over
             self.study.load(content, self._content.name or "the file")
 
     def _refuse(self, words: str) -> None:

@@ -111,7 +111,7 @@ def test_the_most_different_hour_is_found_and_shown(explorer: Explorer, place: P
     card = explorer.page.locator(".story-card")
     card.first.wait_for()
     explorer.wait_for_text_to_go("looking…")
-    explorer.page.get_by_text("24 of 24 hours looked at").wait_for()
+    explorer.page.get_by_text("24 of 24 hours compared").wait_for()
     forecast, truth = quadratic(place)
     differences = rmse(forecast, truth)
     assert card.count() == 1  # of a single day

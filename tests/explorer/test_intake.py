@@ -10,6 +10,7 @@ import pytest
 from core.checkpoint import CheckpointError, identity, read_header
 from core.data.statics import load_italy_static
 from core.domain import ITALY
+from core.downscale import from_checkpoint
 from core.variables import PREDICTORS, VARIABLES
 from explorer import intake
 from explorer.intake import IntakeError, Upload, import_published
@@ -49,6 +50,14 @@ def test_a_file_arrives_in_pieces_and_has_its_name_when_it_was_checked(folder: P
     assert upload.keep() == folder / "mine.safetensors"
     assert names(folder) == ["mine.safetensors"]
     assert identity(folder / "mine.safetensors") == identity(model)
+
+
+def test_a_copy_of_what_is_there_is_not_kept(folder: Path, model: Path):
+    key = from_checkpoint(model, device="cpu").key
+    upload = send(folder, "mine.safetensors", model.read_bytes())
+    with pytest.raises(IntakeError, match=r"was not kept: it is the same model as UNet \(ours\)"):
+        upload.keep({key: "UNet (ours)"})
+    assert names(folder) == []
 
 
 @pytest.mark.parametrize("fault", ["short", "text", "pickle", "not finite", "other weights"])
