@@ -24,6 +24,8 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+# Test processes side by side each have ports of their own: one is free until its server has started.
+FIRST_PORT = 5100 + 150 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PATIENCE = float(os.environ.get("TRAMONTANA_BROWSER_PATIENCE", "60"))
 """Seconds to wait for anything on the page; an upper bound, not an expectation."""
 
@@ -44,7 +46,7 @@ def served(
     port: int | None = None,
 ) -> Iterator[str]:
     """The address of the page, served by ``panel serve`` in a process of its own from ``folder``."""
-    port = port or free_port("localhost", 5100 + os.getpid() % 800)
+    port = port or free_port("localhost", FIRST_PORT)
     arguments = command(stores, checkpoints, port=port, open_browser=False)
     log = folder / f"server-{port}.log" if folder != ROOT else None
     with open(log or os.devnull, "w") as output:

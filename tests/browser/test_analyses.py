@@ -116,7 +116,7 @@ def test_hover_of_a_spectrum_says_which_wave_and_whose(explorer: Explorer, place
 def test_fluxes_are_mapped_and_the_variant_changes_the_maps(explorer: Explorer, place: Path):
     explorer.open("view=flux", wait=False)
     explorer.page.locator(".flux-table", has_text="UNet (untrained)").wait_for()
-    explorer.wait_for_text_to_go("…")
+    explorer.page.locator(".flux-table").get_by_text("…").first.wait_for(state="hidden")
     shown, fields = table(explorer, "flux-table"), stored(place, 12)
     assert list(shown) == TITLES[1:]
     quadratic, coarse = fields["Quadratic interpolation"], fields["Coarse input"]

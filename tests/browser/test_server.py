@@ -5,11 +5,11 @@ from pathlib import Path
 from playwright.sync_api import Browser, WebSocketRoute
 
 from explorer.serve import free_port
-from tests.browser.helpers import Explorer, Watcher, served
+from tests.browser.helpers import FIRST_PORT, Explorer, Watcher, served
 
 
 def test_a_page_says_that_its_server_went_and_comes_back_with_it(browser: Browser, place: Path):
-    port = free_port("localhost", 5980)
+    port = free_port("localhost", FIRST_PORT + 100)
     stores, checkpoints = [place / "full.zarr"], place / "checkpoints"
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     watcher = Watcher(page)
