@@ -114,7 +114,7 @@ class FluxView(pn.viewable.Viewer):
             self._head,
             pn.Row(self.variant, self.size, self._says, sizing_mode="stretch_width", margin=0),
             self._maps, self._problem, self._table, self._notes,
-            sizing_mode="stretch_width", margin=(0, 18, 18, 14),
+            sizing_mode="stretch_width", margin=(0, 18, 18, 14), styles={"flex-shrink": "0"},
         )  # fmt: skip
         self._why = block()
         self._layout = pn.Column(
@@ -239,7 +239,9 @@ class FluxView(pn.viewable.Viewer):
         columns = len(keys) if len(keys) <= 6 else -(-len(keys) // 2) if len(keys) <= 12 else 6
         rows = -(-len(keys) // columns)
         height = rows * int(np.clip(WIDTH / columns * aspect + 32, LOWEST, HIGHEST))
-        self._grid.height = self._maps.height = height
+        # The least as well: where the view is longer than the window, what can shrink would, under the table.
+        for part in (self._grid, self._maps):
+            part.param.update(height=height, min_height=height)
         self._grid.styles = {**grid_styles(columns, rows), "height": f"{height}px"}
         for key, cell in self._cells.items():
             cell.visible = key in keys
