@@ -1,8 +1,10 @@
 """What one process computed is there for another one, which computes nothing."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pytest
@@ -63,8 +65,15 @@ def key(found: Library, kind: str) -> str:
 
 
 def started(found: Library, **state: object) -> Session:
-    session = Session(found, **{"steps": 3, "store": "square", **state})
-    session.start()
+    turn = RLock()  # a page has one event loop; here members arrive from threads of their own
+
+    def deliver(work: Callable[[], None]) -> None:
+        with turn:
+            work()
+
+    session = Session(found, deliver=deliver, **{"steps": 3, "store": "square", **state})
+    with turn:
+        session.start()
     assert found.jobs.wait(PATIENCE)
     return session
 
