@@ -23,14 +23,15 @@ def together(document: Document | None = None) -> Iterator[None]:
     if document is None or document.callbacks.hold_value:
         yield
         return
+    locked = _locked(document)
+    if not locked:
+        document.add_next_tick_callback(document.unhold)  # before the hold, which would hold this back, too
     document.hold("combine")
     try:
         yield
     finally:
-        if _locked(document):
+        if locked:
             document.unhold()
-        else:
-            document.add_next_tick_callback(document.unhold)
 
 
 def _locked(document: Document) -> bool:

@@ -130,6 +130,7 @@ def test_no_store_at_all_tells_how_to_make_one_and_shows_it_when_it_is_there(
         make_store(tmp_path / "data" / "demo.zarr", HOURS[:2])
         explorer.wait_for_maps()
         assert explorer.hour == "Tue 16 Mar 2021, 00:00 UTC"
+        explorer.page.context.close()  # before the server, of which it would complain
 
 
 def test_a_store_that_grows_while_open_offers_its_new_hours(explorer: Explorer, place: Path):

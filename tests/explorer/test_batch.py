@@ -1,0 +1,53 @@
+"""Changes of a page that are sent together, with and without Bokeh's lock."""
+
+from types import SimpleNamespace
+
+import pytest
+from bokeh.document import Document
+from bokeh.document.events import ModelChangedEvent
+from bokeh.models import Div
+
+from explorer.batch import together
+
+
+def document(monkeypatch: pytest.MonkeyPatch, *, locked: bool) -> tuple[Document, Div, list[str]]:
+    """A document of a session that has its lock or not, one model of it, and what was sent."""
+    made, model, sent = Document(), Div(), []
+    made.add_root(model)
+    session = SimpleNamespace(_pending_writes=[] if locked else None)
+    monkeypatch.setattr(Document, "session_context", property(lambda _: SimpleNamespace(session=session)))
+    made.on_change(
+        lambda event: sent.append(str(event.new)) if isinstance(event, ModelChangedEvent) else None
+    )
+    return made, model, sent
+
+
+def test_changes_are_sent_at_the_end_and_once(monkeypatch: pytest.MonkeyPatch):
+    made, model, sent = document(monkeypatch, locked=True)
+    with together(made):
+        model.text = "one"
+        with together(made):
+            model.text = "two"
+        assert sent == []
+    assert sent == ["two"]
+    assert made.session_callbacks == []
+
+
+def test_without_the_lock_changes_wait_for_the_next_turn(monkeypatch: pytest.MonkeyPatch):
+    made, model, sent = document(monkeypatch, locked=False)
+    with together(made):
+        (callback,) = made.session_callbacks  # added before the hold, which would hold it back
+        model.text = "one"
+    assert sent == []
+    callback.callback()
+    assert sent == ["one"]
+    model.text = "two"
+    assert sent == ["one", "two"]
+
+
+def test_a_failure_inside_sends_what_was_changed(monkeypatch: pytest.MonkeyPatch):
+    made, model, sent = document(monkeypatch, locked=True)
+    with pytest.raises(KeyError), together(made):
+        model.text = "one"
+        raise KeyError
+    assert sent == ["one"]
