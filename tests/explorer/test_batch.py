@@ -47,7 +47,12 @@ def test_without_the_lock_changes_wait_for_the_next_turn(monkeypatch: pytest.Mon
 
 def test_a_failure_inside_sends_what_was_changed(monkeypatch: pytest.MonkeyPatch):
     made, model, sent = document(monkeypatch, locked=True)
-    with pytest.raises(KeyError), together(made):
-        model.text = "one"
-        raise KeyError
+
+    def fail() -> None:
+        with together(made):
+            model.text = "one"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert sent == ["one"]
