@@ -48,7 +48,7 @@ def main(address: str, *names: str) -> None:
                 page.get_by_role("button", name="Sample 4 members").first.click()
                 page.get_by_text("All 4 members of this hour are there.").wait_for(timeout=120_000)
             page.mouse.move(0, 0)
-            page.wait_for_timeout(25_000)
+            page.wait_for_timeout(12_000)
             page.screenshot(path=IMAGES / f"{name}.png")
             page.close()
         browser.close()
