@@ -13,26 +13,21 @@ Chromium and the ``dev`` extra. These are times on the clock: run it where nothi
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from explorer.serve import command, free_port
-from tests.browser.helpers import Explorer
+from tests.browser.helpers import Explorer, launch_arguments, running
 
-ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("Quadratic interpolation", "Lapse-rate interpolation", "UNet (demo)", "GAN (demo)")
 """With the coarse input and the truth they make six maps."""
 HOURS = 8
+FURTHER = 6
 SWITCH = """async (key) => {
     const drawn = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))
     const fields = Bokeh.documents[0].get_model_by_name('fields')
@@ -44,25 +39,6 @@ SWITCH = """async (key) => {
     await drawn()
     return [maps.length, performance.now() - begin]
 }"""
-
-
-@contextmanager
-def served(stores: Sequence[Path]) -> Iterator[tuple[str, int]]:
-    """Address and process number of a server over ``stores`` with an empty folder of results."""
-    port = free_port("localhost", 5300)
-    with tempfile.TemporaryDirectory() as cache:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "panel", *command(stores, None, port=port, open_browser=False)],
-            cwd=ROOT,
-            env=os.environ | {"TRAMONTANA_CACHE": cache},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            yield f"http://localhost:{port}/app", process.pid
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def resident(pid: int) -> float:
@@ -155,65 +131,49 @@ def crowd(browser: Browser, address: str, visitors: int) -> tuple[int, float]:
     return content, seconds
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def measure(browser: Browser, address: str, pid: int, visitors: int) -> Iterator[tuple[str, str]]:
+    """What was measured, row by row as it comes."""
+    for who in ("first visitor of a new server", "later visitor"):
+        page = new_page(browser)
+        page.add_init_script(COUNT_SENT)
+        controls, maps = start(page, address)
+        yield f"controls can be used, {who}", f"{controls:.1f} s"
+        yield f"maps drawn, {who}", f"{maps:.1f} s"
+    found = switches(page)
+    longest = f"{statistics.median(found):.2f} s ({max(found):.2f} s)"
+    yield f"another hour on six maps, {len(found)} times: median (longest)", longest
+    yield "messages to the server while moving and enlarging", str(messages_while_moving(page))
+    before = resident(pid)
+    for _ in range(FURTHER):
+        start(new_page(browser), address)
+    each = (resident(pid) - before) / FURTHER
+    yield f"memory of the server per further visitor (of {FURTHER})", f"{each:.0f} MB"
+    for context in browser.contexts:
+        context.close()
+    content, seconds = crowd(browser, address, visitors)
+    yield (
+        f"of {visitors} visitors at once, those who saw their maps and another hour",
+        f"{content} (all in {seconds:.0f} s)",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.explorer")
     parser.add_argument("stores", nargs="+", type=Path)
     parser.add_argument("--visitors", type=int, default=20, help="how many come at once (20)")
     chosen = parser.parse_args(arguments)
-    rows: list[tuple[str, str]] = []
-    with sync_playwright() as playwright, served(chosen.stores) as (address, pid):
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox", "--disable-gpu"]
-        )
-        while True:
-            try:
-                new_page(browser).request.get(address.removesuffix("/app") + "/static/js/bokeh.min.js")
-                break
-            except Exception:  # the server is still starting
-                time.sleep(0.2)
-        for who in ("first visitor of a new server", "later visitor"):
-            page = new_page(browser)
-            page.add_init_script(COUNT_SENT)
-            controls, maps = start(page, address)
-            rows += [
-                (f"controls can be used, {who}", f"{controls:.1f} s"),
-                (f"maps drawn, {who}", f"{maps:.1f} s"),
-            ]
-        found = switches(page)
-        rows.append(
-            (
-                f"another hour on six maps, {len(found)} times: median (longest)",
-                f"{statistics.median(found):.2f} s ({max(found):.2f} s)",
-            )
-        )
-        rows.append(("messages to the server while moving and enlarging", str(messages_while_moving(page))))
-        before = resident(pid)
-        further = 6
-        for _ in range(further):
-            start(new_page(browser), address)
-        rows.append(
-            (
-                f"memory of the server per further visitor (of {further})",
-                f"{(resident(pid) - before) / further:.0f} MB",
-            )
-        )
-        browser.close()
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox", "--disable-gpu"]
-        )
-        content, seconds = crowd(browser, address, chosen.visitors)
-        rows.append(
-            (
-                f"of {chosen.visitors} visitors at once, those who saw their maps and another hour",
-                f"{content} (all in {seconds:.0f} s)",
-            )
-        )
-        browser.close()
-    print("| what | |\n|---|---:|")
-    for what, value in rows:
-        print(f"| {what} | {value} |")
-    return 0 if content == chosen.visitors else 1
+    with tempfile.TemporaryDirectory() as cache:
+        settings = {"TRAMONTANA_CACHE": cache, "TRAMONTANA_CACHE_GB": "5"}
+        with (
+            running([path.resolve() for path in chosen.stores], None, environment=settings) as (address, pid),
+            sync_playwright() as playwright,
+        ):
+            browser = playwright.chromium.launch(**launch_arguments())
+            print("| what | |\n|---|---:|")
+            for what, value in measure(browser, address, pid, chosen.visitors):
+                print(f"| {what} | {value} |", flush=True)
+            browser.close()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

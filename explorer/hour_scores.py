@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from core.domain import Domain
 from core.regions import Window
-from core.report.text import for_csv
+from core.text import for_csv
 from explorer.cut import cut, inside
 from explorer.quantities import Quantity
 from explorer.results import Fields

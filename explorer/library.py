@@ -261,7 +261,7 @@ class Library:
         def read() -> None:
             try:
                 grid = opened.domain.fine
-                _ = opened.static, opened.coarse_surface, opened.graticule, grid.longitude
+                _ = opened.static, opened.coarse_surface, opened.graticule, opened.windows, grid.longitude
                 self.outlines(grid)
             except Exception as error:  # who needs it is told then
                 log.warning("%s could not be read in advance.", opened.path, exc_info=error)
@@ -270,6 +270,17 @@ class Library:
             if opened.warmed is None:
                 opened.warmed = self.submit(read)
             return opened.warmed
+
+    def prepare(self) -> None:
+        """Look for downscalers and warm the first store in the background, before anybody asks."""
+        _ = self.catalogue
+
+        def warm() -> None:
+            with suppress(StoreError):  # who looks at it is told
+                self.warm(self.open(next(iter(self.settings.find_stores()))))
+
+        if self.settings.find_stores():
+            self.submit(warm)
 
     def forget(self, opened: OpenStore) -> None:
         """Open the store anew next time; for stores that were replaced or removed."""

@@ -55,9 +55,9 @@ LOOK_EVERY = 4000
 
 @cache
 def library(arguments: tuple[str, ...]) -> Library:
-    """The library of this process; made by the first visitor, who also starts the search for downscalers."""
+    """The library of this process; made before the first visitor comes, or by that visitor."""
     made = Library(parse(arguments, os.environ))
-    _ = made.catalogue
+    made.prepare()
     return made
 
 
@@ -294,4 +294,5 @@ def show() -> None:
     pn.state.curdoc.template_variables.setdefault("dist_url", LOCAL_DIST)
     come_back(pn.state.curdoc)
     follow_steps(pn.state.curdoc)
-    build_safely(sys.argv[1:]).servable(title=TITLE)
+    with together():
+        build_safely(sys.argv[1:]).servable(title=TITLE)

@@ -13,7 +13,7 @@ import xarray as xr
 from core.domain import Domain
 from core.metrics import deterministic
 from core.regions import Window
-from core.report.text import for_csv
+from core.text import for_csv
 from explorer.cut import cut
 from explorer.quantities import FloatField
 from explorer.results import Results

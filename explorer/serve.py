@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 APP = Path(__file__).with_name("app.py")
+PREPARE = APP.with_name("prepare.py")
 PORTS_TRIED = 50
 
 
@@ -72,7 +73,7 @@ def command(
     everywhere = address in ("", "0.0.0.0", "::")
     local = address in ("localhost", "127.0.0.1", "::1")
     names = ["localhost", "127.0.0.1"] if local else ["*"] if everywhere else [address]
-    arguments = ["serve", str(APP), "--port", str(port), "--index", "app"]
+    arguments = ["serve", str(APP), "--port", str(port), "--index", "app", "--setup", str(PREPARE)]
     arguments += ["--address", address] if address else []
     # A page on another name may not open the websocket: it could read the data of this machine.
     for name in names:

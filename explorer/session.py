@@ -441,10 +441,13 @@ class Session(param.Parameterized):
     # ---------------------------------------------------------------- downscalers
 
     def _await_catalogue(self) -> None:
-        self._searched = self.library.search
-        self._searched.add_done_callback(lambda future: self._later(lambda: self._on_catalogue(future)))
+        self._searched = search = self.library.search
+        if search.done():  # a page that begins with its models is not laid out twice
+            self._on_catalogue(search)
+        else:
+            search.add_done_callback(lambda future: self._later(lambda: self._on_catalogue(future)))
 
-    def _on_catalogue(self, future: Any) -> None:
+    def _on_catalogue(self, future: Future[Catalogue]) -> None:
         try:
             self._catalogue = future.result()
         except Exception as error:

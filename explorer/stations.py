@@ -15,7 +15,7 @@ from core.data.stations import Stations
 from core.interpolation import STANDARD_LAPSE_RATE
 from core.metrics.deterministic import bias, rmse
 from core.places import Places, find_places
-from core.report.text import for_csv
+from core.text import for_csv
 from explorer.display import COARSE
 from explorer.library import OpenStore
 from explorer.points import Place, surface

@@ -6,7 +6,6 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import dask.array
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +71,8 @@ def binned_sum(
     else:
         index, weight = xr.unify_chunks(index, weight.chunk())
         chunks = index.data.chunks
+        import dask.array  # takes a second that a page without lazy fields need not wait for
+
         data = dask.array.map_blocks(  # type: ignore[no-untyped-call]
             count,
             index.data,

@@ -19,7 +19,7 @@ from core.report.contents import (
     with_values,
 )
 from core.report.style import QUIET, box_plot, dress, new_figure, tick_label
-from core.report.text import joined, with_units
+from core.text import joined, with_units
 
 PANELS = ("rmse", "r2", "bias", "pearson", "flux_error")
 """Scores of the figure, one panel each."""

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from core.metrics.registry import METRICS
-from core.report.text import joined, plain
+from core.text import joined, plain
 from core.variables import VARIABLES
 
 TRUTH = "truth"

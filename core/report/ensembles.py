@@ -21,7 +21,7 @@ from core.report.contents import (
 )
 from core.report.panels import columns_for
 from core.report.style import INK, QUIET, SMALL, WIDTH, dress, legend, line_of, new_figure
-from core.report.text import for_figure, number, units_text
+from core.text import for_figure, number, units_text
 
 EVENT = "2 metre temperature below 273.15 K (0 °C)"
 

@@ -20,7 +20,7 @@ from core.report.contents import (
     target_units,
 )
 from core.report.fluxes import SOUND, preferences
-from core.report.text import MINUS, number, units_text
+from core.text import MINUS, number, units_text
 
 CALIBRATED = (0.8, 1.2)
 """Spread-skill ratios that are called well calibrated."""

@@ -19,7 +19,7 @@ from core.report.contents import (
     target_name,
 )
 from core.report.style import INK, SMALL, dress, new_figure, tick_label
-from core.report.text import number, units_text
+from core.text import number, units_text
 
 FORMULATIONS = (
     "flux_error",

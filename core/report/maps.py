@@ -11,7 +11,7 @@ from core.report.contents import basis, ensemble_variable, target_name, variable
 from core.report.panels import Panel, coastline, extent_of, map_grid
 from core.report.quantities import bracketed, difference_units, shown_difference
 from core.report.style import DIVERGING, INTENSITY
-from core.report.text import decimals_for, fixed, for_figure, number
+from core.text import decimals_for, fixed, for_figure, number
 
 SHARE = 0.98
 """Share of the values that the colours tell apart; the rest gets the colour of the end."""

@@ -31,7 +31,7 @@ from core.report.contents import (
 )
 from core.report.findings import findings
 from core.report.tables import MAIN_SCORES, cost, explanation, score_columns
-from core.report.text import MISSING, decimals_for, fixed, number, plain, with_units
+from core.text import MISSING, decimals_for, fixed, number, plain, with_units
 
 CSS = """
 :root { color-scheme: light dark; --ink: #16191c; --quiet: #5a636b; --line: #dfe3e6; --ground: #fff;

@@ -16,7 +16,7 @@ from core.metrics.spectra import WAVELENGTHS_OF_POWER, power_at
 from core.report.boxes import READING
 from core.report.contents import TRUTH, Model, basis, target_name, target_units, variable, with_values
 from core.report.style import TRUTH_LINE, box_plot, dress, legend, line_of, new_figure
-from core.report.text import units_text
+from core.text import units_text
 
 BAND = (0.1, 0.9)
 TICKS = (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1)

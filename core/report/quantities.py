@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from core.report.contents import target_units
-from core.report.text import units_text
+from core.text import units_text
 
 
 def shown_value(field: xr.DataArray, target: str) -> xr.DataArray:

@@ -31,7 +31,7 @@ from core.report.panels import (
 )
 from core.report.quantities import bracketed, difference_units, shown_difference, shown_value, value_units
 from core.report.style import DIVERGING, INTENSITY, SEQUENTIAL, WIDTH, new_figure
-from core.report.text import for_figure, number
+from core.text import for_figure, number
 
 TYRRHENIAN: Box = (4.25e6, 4.65e6, 1.75e6, 2.15e6)
 """The enlarged part, the Tyrrhenian Sea and its coast, in EPSG:3035 [m]."""

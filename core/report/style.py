@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from PIL import Image, ImageChops
 
 from core.report.contents import Model
-from core.report.text import for_figure
+from core.text import for_figure
 
 WIDTH = 9.0
 """Width of a figure [inch]."""

@@ -25,7 +25,7 @@ from core.report.contents import (
     variable,
 )
 from core.report.power import powers
-from core.report.text import MISSING, decimals_for, fixed, for_csv, for_markdown, with_units
+from core.text import MISSING, decimals_for, fixed, for_csv, for_markdown, with_units
 
 MAIN_SCORES = (
     "rmse",

@@ -13,7 +13,7 @@ from core.report.figures import figures_of
 from core.report.page import Drawn, page
 from core.report.style import png
 from core.report.tables import csv_files, markdown_page
-from core.report.text import for_file_name
+from core.text import for_file_name
 
 
 class ReportError(ValueError):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from core.regions import WHOLE, Window
-from core.report.text import for_figure
+from core.text import for_figure
 from explorer.encoding import nice_ticks
 from explorer.export.scene import ExportError, Panel, Scene
 from explorer.library import COARSE, Line

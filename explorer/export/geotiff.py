@@ -10,7 +10,7 @@ from pyproj import CRS
 from rasterio.transform import from_origin
 
 from core import __version__
-from core.report.text import plain
+from core.text import plain
 from explorer.display import spread
 from explorer.export.scene import ExportError, Panel, Scene
 from explorer.library import COARSE

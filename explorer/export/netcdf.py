@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from core.data.store import StoreError
-from core.report.text import plain
+from core.text import plain
 from core.variables import VARIABLES
 from explorer.export.scene import ExportError, Scene
 from explorer.library import COARSE, TRUTH, Library

@@ -8,7 +8,7 @@ from dataclasses import astuple
 
 import numpy as np
 
-from core.report.text import for_csv
+from core.text import for_csv
 from explorer.export.scene import Scene
 from explorer.library import COARSE
 from explorer.quantities import FloatField

@@ -81,7 +81,7 @@ class FluxView(pn.viewable.Viewer):
         self.source = ColumnDataSource(data=_empty_columns(), name="fluxes")
         self.outlines = ColumnDataSource(data={"x": [], "y": []})
         self.target = ColumnDataSource(data=window_columns(0, 1, 0, 1))
-        self.x_range, self.y_range = Range1d(0, 1), Range1d(0, 1)
+        self.x_range, self.y_range = Range1d(0, 1, syncable=False), Range1d(0, 1, syncable=False)
         self._frame = {"target": self.target, "xr": self.x_range, "yr": self.y_range}
         refit = CustomJS(args={**self._frame, "frame": None}, code="const resized = false\n" + FIT)
         self.target.js_on_change("data", refit)

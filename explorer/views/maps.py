@@ -161,14 +161,18 @@ class Maps(pn.viewable.Viewer):
         self.outlines = ColumnDataSource(data={"x": [], "y": []})
         self.borders = ColumnDataSource(data={"x": [], "y": []})
         self.target = ColumnDataSource(data=window_columns(0, 1, 0, 1), name=f"{self.prefix}window")
-        self.x_range, self.y_range = (Range1d(0, 1, name=f"{self.prefix}{name}") for name in "xy")
+        self.x_range, self.y_range = (
+            Range1d(0, 1, name=f"{self.prefix}{name}", syncable=False) for name in "xy"
+        )  # moving about is the browser's affair; nothing here asks where
         self._view = {"target": self.target, "xr": self.x_range, "yr": self.y_range}
         refit = CustomJS(args={**self._view, "frame": None}, code="const resized = false\n" + FIT)
         self.target.js_on_change("data", refit)
         self.mapper = LinearColorMapper(
             palette=list(PALETTES["thermal"]), low=0.5, high=65535.5, low_color="rgba(0, 0, 0, 0)"
         )
-        self._spans = [Span(dimension=dimension, line_width=1) for dimension in ("width", "height")]
+        self._spans = [
+            Span(dimension=dimension, line_width=1, syncable=False) for dimension in ("width", "height")
+        ]
         self._reader = CustomJSHover(args={"source": self.source, "place": self.place}, code=READ)
         self._outline_glyphs: list[Any] = []
         self._scale = Scale(0.0, 1.0)
@@ -492,7 +496,6 @@ class Maps(pn.viewable.Viewer):
             line = plot.line(
                 "x", "y", source=source, line_color=colour, line_width=width, line_alpha=alpha, level="glyph"
             )
-            line.nonselection_glyph = None
             self._outline_glyphs.append((kind, line.glyph))
         if self._layers is not None:
             self._outline_glyphs += self._layers.draw(plot, key)
@@ -516,6 +519,8 @@ class Maps(pn.viewable.Viewer):
         plot.js_on_event(DoubleTap, CustomJS(args=arguments, code="const resized = false\n" + FIT))
         own = self._mapper_of(key)
         self.marks.draw_on(plot, key, own if own is self.mapper else None)
+        for drawn in plot.renderers:  # nothing is selected or muted here; each would be a model more to send
+            drawn.update(nonselection_glyph=None, selection_glyph=None, muted_glyph=None)
         self._figures[key] = plot
         self._hovers[key] = hover
         self._heads[key] = block(height=HEAD if key != SWIPE else HEAD_WITH_STATISTICS)

@@ -119,7 +119,6 @@ class Marks:
             "x", "y", source=self.stations, size=10, line_width=1.6, line_color=INK[self.session.theme]["cross"],
             fill_color={"field": _fill(key), "transform": mapper}, name=f"stations-{key}",
         )  # fmt: skip
-        circles.nonselection_glyph = None
         hover = HoverTool(
             renderers=[circles], tooltips=self._tooltip(key), show_arrow=False, attachment="vertical",
             point_policy="snap_to_data",

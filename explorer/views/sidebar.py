@@ -74,6 +74,8 @@ class Sidebar(pn.viewable.Viewer):
         )  # fmt: skip
 
         self.models = pn.Column(sizing_mode="stretch_width", margin=(0, 16))
+        self._boxes: dict[str, pmui.Checkbox] = {}
+        self._listed: list[Any] = []  # choices that the boxes are for
 
         self.files = Models(session)
         self.sampling = SamplingControls(session)
@@ -213,8 +215,7 @@ class Sidebar(pn.viewable.Viewer):
         if choices is None:
             words = "Looking for downscalers…" if session.opened is not None else "No store is open."
             self.models.objects = [block(f"<div class='caption'>{words}</div>")]
-            self._boxes: dict[str, pmui.Checkbox] = {}
-            self._listed: list[Any] = []
+            self._boxes, self._listed = {}, []
             return
         if choices != self._listed:
             self._listed, self._boxes, rows = list(choices), {}, []

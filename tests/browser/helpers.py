@@ -45,7 +45,21 @@ def served(
     environment: Mapping[str, str] | None = None,
     port: int | None = None,
 ) -> Iterator[str]:
-    """The address of the page, served by ``panel serve`` in a process of its own from ``folder``."""
+    """The address of the page; see :func:`running`."""
+    with running(stores, checkpoints, folder=folder, environment=environment, port=port) as (address, _):
+        yield address
+
+
+@contextmanager
+def running(
+    stores: Sequence[Path],
+    checkpoints: Path | None,
+    *,
+    folder: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+    port: int | None = None,
+) -> Iterator[tuple[str, int]]:
+    """Address and process number of ``panel serve`` in a process of its own, started from ``folder``."""
     port = port or free_port("localhost", FIRST_PORT)
     arguments = command(stores, checkpoints, port=port, open_browser=False)
     log = folder / f"server-{port}.log" if folder != ROOT else None
@@ -67,7 +81,7 @@ def served(
         try:
             address = f"http://localhost:{port}/app"
             _wait(lambda: _answers(address), "the server", process)
-            yield address
+            yield address, process.pid
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             try:

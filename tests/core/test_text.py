@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.report import text
+from core import text
 
 
 @pytest.mark.parametrize(
