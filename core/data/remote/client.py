@@ -277,7 +277,7 @@ class Client:
         if url.startswith("https:") and not response.url.startswith("https:"):
             raise ServerError(f"{url} leads to {response.url}, which is not encrypted; it is not followed.")
         if status in (404, 410):
-            raise NotThereError(f"{_host(url)} has no {url} ({status}).")
+            raise NotThereError(f"The server has no {url} ({status}).")
         if status not in (200, 206, 416):
             raise ServerError(_unexpected(response, url))
         encoding = response.headers.get("Content-Encoding", "identity")

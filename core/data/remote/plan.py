@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 from core.data.remote.archive import Directory, Member, RemoteArchive, open_local
@@ -324,6 +324,27 @@ def look_into(
             f"({size_in_words(source.size)}) and put it at {source.path}; it is listed from there."
         )
     return source
+
+
+def days_from(words: Iterable[str]) -> tuple[date, ...]:
+    """Days from texts: ``2016-05-02``, or ``2016-05-02..2016-05-08`` for all from one to another.
+
+    Raises FetchError for what is no day.
+    """
+    days: dict[date, None] = {}
+    for word in words:
+        first, dots, last = word.partition("..")
+        try:
+            start = date.fromisoformat(first)
+            stop = date.fromisoformat(last) if dots else start
+        except ValueError as error:
+            raise FetchError(
+                f"{word!r} is no day; write 2016-05-02, or 2016-05-02..2016-05-08 for several ({error})."
+            ) from error
+        if stop < start:
+            raise FetchError(f"{word!r} ends before it begins.")
+        days |= dict.fromkeys(start + timedelta(n) for n in range((stop - start).days + 1))
+    return tuple(days)
 
 
 def days_in(source: Source, catalogue: Catalogue) -> list[date]:
