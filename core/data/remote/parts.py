@@ -12,8 +12,8 @@ from core.data.remote.words import ChangedArchiveError
 
 WORK = ".fetching"
 """Folder for what is not complete yet, in the folder that the files land in."""
-PIECE = 1 << 24
-"""Bytes of one request."""
+PIECE = 1 << 26
+"""Bytes of one request: servers count requests (Zenodo lets guests make some 60 a minute), not bytes."""
 NOTES = "member.json"
 
 
