@@ -94,7 +94,7 @@ class Part:
 
     def had(self) -> int:
         """Bytes that are there."""
-        return sum(length(file) for _, _, file in self.pieces())
+        return sum(min(length(file), stop - start) for start, stop, file in self.pieces())
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes of the archive; fewer at the end of a piece. All pieces must be there."""

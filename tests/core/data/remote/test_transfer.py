@@ -264,7 +264,9 @@ def test_a_piece_that_is_too_long_is_fetched_again(planned, client, out, small_p
     interrupted(fetch(planned(), client, parallel=1))
     piece = max(path for path in out.rglob("0*") if path.is_file())
     piece.write_bytes(bytes(8_000))
-    list(fetch(planned(), client))
+    plan = planned()
+    assert sum(item.had for item in plan.items) <= sum(item.packed for item in plan.items)
+    list(fetch(plan, client))
     assert content(out) == expected()
 
 
@@ -373,6 +375,15 @@ def test_a_whole_archive_that_breaks_off(catalogue, client, server, out):
     with closing(fetch_whole(plan.whole[0], out, client)) as run:
         next(run)
     assert len(content(out)) == 5, "a whole archive that was stopped leaves something behind"
+
+
+def test_a_page_in_the_place_of_an_archive(catalogue, client, server, published, out):
+    server.faults.ranges = False
+    (published / "records/12934521/files/sample_data.zip").write_text("<html>Please sign in</html>")
+    plan = make_plan(catalogue, Wanted(statics=True), out, client)
+    with pytest.raises(MemberError, match=r"What came from http.*is damaged, or no zip archive"):
+        list(fetch_whole(plan.whole[0], out, client))
+    assert content(out) == {}
 
 
 def test_a_damaged_member_of_a_whole_archive(catalogue, client, server, published, out):
