@@ -62,6 +62,20 @@ def test_a_cut_connection_goes_on_where_it_was(served, client, remote):
     assert "cut" in notes[0]
 
 
+def test_a_cut_is_noticed_without_a_length(served, client, remote):
+    served.faults.announce = False
+    served.faults.cut_after, served.faults.cuts = 70_000, 2
+    assert client.read(remote, 0, len(DATA)) == DATA
+    assert served.ranges()[1:] == ["bytes=0-255999", "bytes=70000-255999", "bytes=140000-255999"]
+
+
+def test_more_than_asked_for_is_noticed_without_a_length(served, client, remote):
+    served.faults.announce = False
+    served.faults.excess = 10
+    with pytest.raises(ServerError, match="more bytes came than the 100 asked for"):
+        client.read(remote, 0, 100)
+
+
 def test_a_connection_that_is_always_cut_is_given_up(served, client, remote):
     served.faults.cut_after, served.faults.cuts = 0, 1000
     with pytest.raises(ServerError, match=r"cut \(8 attempts\).*kept"):
