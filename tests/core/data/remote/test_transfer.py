@@ -24,7 +24,7 @@ from core.data.remote import (
     fetch_whole,
     make_plan,
 )
-from tests.core.data.remote.conftest import day_files, noise
+from tests.core.data.remote.conftest import day_files, large_archive, noise
 from tests.range_server import write_zip
 
 DAY = date(2016, 5, 2)
@@ -94,6 +94,13 @@ def test_less_than_5_percent_of_an_archive(catalogue, client, published, out):
     list(fetch(plan, client))
     assert (out / "2016/2016-06-07_low.pt.zst").read_bytes() == noise("2016-06-07_low.pt.zst", 9_000)
     assert client.transferred < 0.05 * path.stat().st_size
+
+
+def test_a_day_out_of_an_archive_of_more_than_4_gb(catalogue, client, published, out):
+    path = large_archive(published / "records/12945058/files/2015-2017.zip", 5 << 30)
+    list(fetch(make_plan(catalogue, Wanted(days=(DAY,), targets=()), out, client), client))
+    assert (out / LOW).read_bytes() == b"low" * 1000
+    assert client.transferred < 1e-4 * path.stat().st_size
 
 
 def test_an_interrupted_transfer_goes_on(planned, client, server, out, small_pieces):
