@@ -262,7 +262,7 @@ def test_ingest_refuses_what_is_no_era5(run, small):
     Path("letter.nc").write_text("Dear reader")
     ended = run("ingest", "era5", "letter.nc", "--out", "era5.zarr")
     assert ended.status == 1
-    assert ended.said == "Error: letter.nc is not a NetCDF file.\n"
+    assert ended.said == "Error: letter.nc is not a NetCDF or GRIB file.\n"
     assert not Path("era5.zarr").exists()
 
 

@@ -11,8 +11,8 @@ Cells that no file covers are NaN.
 ERA5's hourly sums end at the time stamp. ERA5-Land instead accumulates from 00 UTC; this is recognised by
 values that hardly ever fall in the course of a day and start again the next, and is turned into sums of the
 past hour. Data at every third hour keep their meaning: each value is the sum of the hour before its stamp.
-(ECMWF, "Conversion table for accumulated variables", Copernicus Knowledge Base.) Forecasts accumulate from their
-start; GRIB says so, for NetCDF the user does (:mod:`core.data.merging`).
+(ECMWF, "Conversion table for accumulated variables", Copernicus Knowledge Base.) Forecasts accumulate from
+their start; GRIB says so, for NetCDF the user does (:mod:`core.data.merging`).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ __all__ = ["Era5Error", "FileSummary", "IngestReport", "ingest", "ingest_members
 Progress = Callable[[int, int], None]
 
 ERA5 = "ERA5"
+ACKNOWLEDGEMENT = "Contains modified Copernicus Climate Change Service information"
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def ingest(
     Parameters
     ----------
     files : NetCDF or GRIB files, or zip archives of them as the Climate Data Store delivers, or Zarr stores
-        (folders, or addresses as strings); a file with the surface geopotential ``z`` gives the coarse orography
+        (folders, or addresses as strings); a file with the surface geopotential ``z`` gives the coarse
+        orography
     out : store to make; with ``append`` one to add later hours to, if it exists
     static : fields of the fine grid for a new store, for Italy ``load_italy_static()``
     progress : called with (hours done, hours in all)
@@ -220,13 +222,7 @@ def ingest(
                     ),
                     attrs={
                         "regridding": "bilinear; precipitation and radiation conservative",
-                        **(
-                            {
-                                "acknowledgement": "Contains modified Copernicus Climate Change Service information"
-                            }
-                            if made_by == ERA5
-                            else {}
-                        ),
+                        **({"acknowledgement": ACKNOWLEDGEMENT} if made_by == ERA5 else {}),
                         **({} if number is None else {"coarse_member": number}),
                     },
                 ),
@@ -256,7 +252,7 @@ def ingest_members(
     anonymous: bool = False,
     **options: Any,
 ) -> tuple[IngestReport, ...]:
-    """As :func:`ingest`, each ensemble member into a store of its own: out.zarr becomes out-00.zarr and so on.
+    """As :func:`ingest`, each ensemble member into a store of its own: out.zarr becomes out-00.zarr, ...
 
     Progress counts the hours of all members. Stores of members that were finished before something went wrong
     stay, and all names are checked to be free before anything is read, unless ``append``.
@@ -267,7 +263,8 @@ def ingest_members(
     numbers = members(files, Options(anonymous=anonymous))
     if not numbers:
         raise Era5Error(
-            f"{', '.join(map(str, files[:3]))} hold no ensemble members (no coordinate number); ingest them as they are."
+            f"{', '.join(map(str, files[:3]))} hold no ensemble members (no coordinate number); ingest them "
+            "as they are."
         )
     names = {number: out.with_name(f"{out.stem}-{number:02d}{out.suffix}") for number in numbers}
     taken = [str(path) for path in names.values() if path.exists()]
@@ -352,8 +349,8 @@ def _not_yet_written(store: Store, merged: Sequence[Merged], stamps: Times) -> t
     fresh = stamps[~np.isin(stamps, planned)]
     if fresh.size and planned.size and fresh[0] <= planned.max():
         raise Era5Error(
-            f"{store.path} ends at {show_time(planned.max())} and can only be continued with later hours, but "
-            f"the files also have {show_time(fresh[0])}; make a new store from all files."
+            f"{store.path} ends at {show_time(planned.max())} and can only be continued with later hours, "
+            f"but the files also have {show_time(fresh[0])}; make a new store from all files."
         )
     missing = stamps[~np.isin(stamps, store.hours)]
     skipped = stamps.size - missing.size

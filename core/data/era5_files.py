@@ -870,8 +870,8 @@ def _place(label: str, name: str, array: xr.DataArray, dataset: xr.Dataset, rota
     kind = str(array.attrs.get("GRIB_gridType", ""))
     if kind.startswith("reduced") or kind == "sh":
         raise Era5Error(
-            f"{label}: {name} is on a grid of the type {kind}, which is not a regular longitude/latitude grid; "
-            "ask for one, or convert it, for example with cdo."
+            f"{label}: {name} is on a grid of the type {kind}, which is not a regular longitude/latitude "
+            "grid; ask for one, or convert it, for example with cdo."
         )
     if rotated and (found := _rotated_place(label, name, array, dataset)) is not None:
         return found

@@ -1,11 +1,11 @@
 """GRIB files as datasets, by cfgrib, which is an optional extra.
 
 cfgrib keeps an index beside every file that it opens, and unpickles the index that it finds there. Here the
-index lies in a temporary folder of its own: nothing is left beside the user's files, and nothing beside them is
-executed.
+index lies in a temporary folder of its own: nothing is left beside the user's files, and nothing beside them
+is executed.
 
-Sums say in GRIB what they are sums of: each message has the steps of the forecast at which it starts and ends.
-cfgrib keeps the end only, so the headers are read once more here.
+Sums say in GRIB what they are sums of: each message has the steps of the forecast at which it starts and
+ends. cfgrib keeps the end only, so the headers are read once more here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from numpy.typing import NDArray
 from core.data.input_error import InputError
 
 Times = NDArray[np.datetime64]
-
-HOUR = np.timedelta64(3600, "s").astype("timedelta64[ns]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +81,8 @@ def _cfgrib(label: str) -> ModuleType:
         import cfgrib
     except (ImportError, RuntimeError) as error:
         raise InputError(
-            f"{label} is a GRIB file, and reading it needs cfgrib and eccodes, which are not installed or don't "
-            f"work ({error}): pip install 'tramontana[grib]'. Or ask for NetCDF instead."
+            f"{label} is a GRIB file, and reading it needs cfgrib and eccodes, which are not installed or "
+            f"don't work ({error}): pip install 'tramontana[grib]'. Or ask for NetCDF instead."
         ) from error
     module: ModuleType = cfgrib
     return module
@@ -104,7 +102,7 @@ def _starts(cfgrib: Any, path: Path) -> dict[tuple[int, np.datetime64, np.timede
 
 
 def _hours(hours: float) -> np.timedelta64:
-    return np.timedelta64(round(hours * 3600), "s").astype("timedelta64[ns]")
+    return np.timedelta64(round(hours * 3.6e12), "ns")
 
 
 def _of(
@@ -122,7 +120,7 @@ def _of(
     return {
         str(name): np.array(
             [
-                starts.get((array.attrs.get("GRIB_paramId"), time, end), np.datetime64("NaT"))
+                starts.get((int(array.attrs.get("GRIB_paramId", -1)), time, end), np.datetime64("NaT"))
                 for time, end in zip(*pairs, strict=True)
             ],
             "datetime64[ns]",

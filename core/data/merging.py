@@ -1,11 +1,12 @@
-"""Several files into one series per variable: which file counts where, and sums turned into those of an hour.
+"""Several files into one series per variable: which file counts where, and sums made those of an hour.
 
-Where several files hold the same variable at the same hour, the file named first counts and later ones fill the
-cells that it does not cover.
+Where several files hold the same variable at the same hour, the file named first counts and later ones fill
+the cells that it does not cover.
 
-Precipitation and radiation are sums of the hour before their time stamp. Files give them as such, as sums since
-00 UTC (ERA5-Land, noticed by their values) or since the start of a forecast (which a file has to state, as GRIB
-does, or the user). A sum over several hours, as coarser forecasts give it, becomes the mean of one hour.
+Precipitation and radiation are sums of the hour before their time stamp. Files give them as such, as sums
+since 00 UTC (ERA5-Land, noticed by their values) or since the start of a forecast (which a file has to state,
+as GRIB does, or the user). A sum over several hours, as coarser forecasts give it, becomes the mean of one
+hour.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Part:
             )
             self._previous[order[1:][same]] = order[:-1][same]
             before = np.where(self._previous >= 0, series.times[self._previous], starts)
-            spans[given] = (series.times[given] - before[given]) / HOUR
+            lasting: NDArray[np.timedelta64] = series.times[given] - before[given]
+            spans[given] = lasting / HOUR
         # Of several forecasts for one hour the one with the shortest sum, then the first of the file.
         given = given[np.argsort(spans[given], kind="stable")]
         times, first = np.unique(series.times[given], return_index=True)
@@ -91,8 +93,7 @@ class Part:
         fields = totals[np.searchsorted(needed, positions)]
         fields[subtract] -= totals[np.searchsorted(needed, previous[subtract])]
         # Packing makes totals fall by a little now and then.
-        mean: Fields = np.maximum(fields, 0) / self._span_of[positions, None, None].astype(np.float32)
-        return mean
+        return (np.maximum(fields, 0) / self._span_of[positions, None, None]).astype(np.float32)
 
     def _regridded(self, positions: NDArray[np.intp]) -> Fields:
         window = self.regridder.rows, self.regridder.columns
@@ -252,8 +253,8 @@ def accumulation_starts(series: Series, accumulation: str) -> Times | None:
     if accumulation == "since_start":
         if series.starts is None and series.reference is None:
             raise Era5Error(
-                f"{series.label}: the start of the forecast that {series.name} accumulates from is not in the "
-                "file (a coordinate forecast_reference_time, or time beside valid_time)."
+                f"{series.label}: the start of the forecast that {series.name} accumulates from is not in "
+                "the file (a coordinate forecast_reference_time, or time beside valid_time)."
             )
         return series.reference if series.starts is None else series.starts
     return series.starts

@@ -1,7 +1,7 @@
 """Rotated longitude/latitude grids, as regional models use them (CF: ``rotated_latitude_longitude``).
 
-Models rotate on the sphere: geographic longitude and latitude are taken as angles on it, whatever the figure of
-the Earth. Formulas are written with unit vectors, so that no point is special (CF-1.11, appendix F).
+Models rotate on the sphere: geographic longitude and latitude are taken as angles on it, whatever the figure
+of the Earth. Formulas are written with unit vectors, so that no point is special (CF-1.11, appendix F).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Zarr stores of gridded weather, on disk or behind an address: HTTP, S3, Google Cloud, by fsspec.
 
-Only metadata and coordinates are read on opening, and hours outside the wanted ones are cut off before anything
-else is looked at. Values come chunk by chunk; a chunk may hold the whole globe, or all levels of it, so the number
-of chunks in the works at a time is bounded by memory.
+Only metadata and coordinates are read on opening, and hours outside the wanted ones are cut off before
+anything else is looked at. Values come chunk by chunk; a chunk may hold the whole globe, or all levels of it,
+so the number of chunks in the works at a time is bounded by memory.
 
 Zarr has a filter that unpickles, which would execute what a store says; stores that name it are refused.
 """
@@ -121,7 +121,12 @@ def _storage_options(label: str, anonymous: bool) -> dict[str, Any]:
         ) from error
     if not anonymous:
         return {}
-    return {"gs": {"token": "anon"}, "gcs": {"token": "anon"}, "s3": {"anon": True}}.get(protocol, {})
+    known: dict[str, dict[str, Any]] = {
+        "gs": {"token": "anon"},
+        "gcs": {"token": "anon"},
+        "s3": {"anon": True},
+    }
+    return known.get(protocol, {})
 
 
 def _refuse_pickles(label: str, options: dict[str, Any] | None) -> None:
@@ -164,6 +169,6 @@ def _unreachable(label: str, error: Exception) -> str:
     if not is_address(label):
         return f"{label} can't be read, it is no Zarr store or damaged ({detail[:160]})."
     return (
-        f"{label} can't be read ({type(error).__name__}: {detail[:160]}). Check the address and the connection; "
-        "for cloud storage, whether credentials are needed."
+        f"{label} can't be read ({type(error).__name__}: {detail[:160]}). Check the address and the "
+        "connection; for cloud storage, whether credentials are needed."
     )
