@@ -64,8 +64,7 @@ class Part:
             )
             self._previous[order[1:][same]] = order[:-1][same]
             before = np.where(self._previous >= 0, series.times[self._previous], starts)
-            lasting: NDArray[np.timedelta64] = series.times[given] - before[given]
-            spans[given] = lasting / HOUR
+            spans[given] = (series.times[given] - before[given]).astype(np.float64) / 3.6e12
         # Of several forecasts for one hour the one with the shortest sum, then the first of the file.
         given = given[np.argsort(spans[given], kind="stable")]
         times, first = np.unique(series.times[given], return_index=True)
