@@ -308,7 +308,9 @@ def ingest_request(
         Literal["python", "json"], typer.Option("--as", help="How the requests are printed.")
     ] = "python",
     margin: Annotated[float, typer.Option(min=0.25, help="Degrees around the domain.")] = 0.5,
-    send: Annotated[bool, typer.Option("--send", help="Send them with cdsapi and wait for the files.")] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="Send them with cdsapi and wait for the files.")
+    ] = False,
     folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path("data/era5"),
 ) -> None:
     """Write the requests to the Climate Data Store for the 14 predictors over Italy, or send them."""

@@ -1,8 +1,8 @@
 """Requests to the Climate Data Store for the predictors over a domain, written for the user or sent.
 
-A month is one request per data set (single levels, pressure levels): the store asks for requests of about that
-size. One more asks for a single hour of the surface geopotential, from which the coarse orography is made. Keys
-are those of the Climate Data Store since September 2024 (``data_format``, ``download_format``).
+A month is one request per data set (single levels, pressure levels), which keeps requests small. One more
+asks for a single hour of the surface geopotential, from which the coarse orography is made. Keys are those of
+the Climate Data Store since September 2024 (``data_format``, ``download_format``).
 
 Sending needs the package cdsapi and an account, whose key cdsapi reads from ``~/.cdsapirc``.
 """
@@ -76,7 +76,7 @@ class Client(Protocol):
 def era5_area(domain: Domain, margin: float = 0.5) -> list[float]:
     """[north, west, south, east] of the coarse cells with ``margin`` around them, on ERA5's grid [degree].
 
-    Raises ValueError where the margin is smaller than ERA5's spacing, so that cells at the edge would be lost.
+    Raises ValueError where the margin is smaller than ERA5's spacing: cells at the edge would be lost.
     """
     if margin < _SPACING:
         raise ValueError(f"The margin must be at least ERA5's spacing, {_SPACING:g} degrees.")
@@ -104,7 +104,8 @@ def era5_requests(
     Raises ValueError where the days are no dates, in the wrong order, or before ERA5 begins.
     """
     first, last = time_span(start, end)
-    assert first is not None and last is not None
+    assert first is not None
+    assert last is not None
     days = np.arange(first.astype("datetime64[D]"), last.astype("datetime64[D]") + 1)
     if days[0] < _FIRST_DAY:
         raise ValueError(f"ERA5 begins on {_FIRST_DAY}; {days[0]} is before.")
@@ -205,8 +206,8 @@ def send(
             # cdsapi raises plain exceptions, requests' and its own.
             detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"The Climate Data Store did not deliver {one.file} ({detail[:200]}). What came before is kept; "
-                "the same command asks for the rest."
+                f"The Climate Data Store did not deliver {one.file} ({detail[:200]}). What came before is "
+                "kept; the same command asks for the rest."
             ) from error
         finally:
             partial.unlink(missing_ok=True)
@@ -225,7 +226,8 @@ def _client() -> Client:
     except Exception as error:
         # Without a configuration cdsapi raises a plain exception.
         raise InputError(
-            "cdsapi is not configured: it needs ~/.cdsapirc with the address and the key of an account at the "
-            "Climate Data Store (its page 'How to API' shows both). Without --send the requests are printed."
+            "cdsapi is not configured: it needs ~/.cdsapirc with the address and the key of an account at "
+            "the Climate Data Store (its page 'How to API' shows both). Without --send the requests are "
+            "printed."
         ) from error
     return client

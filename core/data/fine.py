@@ -2,9 +2,9 @@
 
 The model's grid may be rotated (COSMO-CLM, as in VHR-REA_IT) or a regular longitude/latitude grid.
 Temperature and winds are interpolated bilinearly: at grid spacings so alike, the mean over a cell would
-smooth what the model resolves. Precipitation is averaged conservatively, so that no rain is lost or made. Winds
-relative to the model's grid are interpolated as they are and turned at each cell of the store to point east
-and north.
+smooth what the model resolves. Precipitation is averaged conservatively, so that no rain is lost or made.
+Winds relative to the model's grid are interpolated as they are and turned at each cell of the store to point
+east and north.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def time_span(start: str | None, end: str | None) -> tuple[np.datetime64 | None, np.datetime64 | None]:
-    """First and last time stamp (UTC, both included) of days or hours; an ``end`` without hour is a whole day.
+    """First and last time stamp (UTC, both included) of days or hours; an ``end`` without hour: all the day.
 
     Raises ValueError where a text is no date or the end lies before the start.
     """
@@ -25,11 +25,11 @@ def time_span(start: str | None, end: str | None) -> tuple[np.datetime64 | None,
 
 def _time(what: str, text: str) -> np.datetime64:
     try:
-        time = np.datetime64(text.strip().replace(" ", "T"), "s")
+        time = np.datetime64(text.strip().replace(" ", "T"), "ns")
     except ValueError as error:
         raise ValueError(
             f"The {what} {text!r} is no date; write 2016-05-01 or 2016-05-01T06 (UTC)."
         ) from error
     if np.isnat(time):
         raise ValueError(f"The {what} is no date; write 2016-05-01 or 2016-05-01T06 (UTC).")
-    return time.astype("datetime64[ns]")
+    return time
