@@ -120,7 +120,8 @@ def test_what_is_sent_can_be_ingested(tmp_path):
     delivered = list(send(requests, tmp_path, Client()))
     assert [one.path.name for one in delivered] == [one.file for one in requests]
     assert not any(one.kept for one in delivered)
-    ingest([one.path for one in delivered], tmp_path / "s.zarr", DOMAIN, static=None)
+    files = [one.path for one in delivered]
+    ingest(files, tmp_path / "s.zarr", DOMAIN, static=None, accumulation="hourly")
     contents = Store.open(tmp_path / "s.zarr").contents
     assert contents.predictors == PREDICTORS
     assert contents.coarse_orography
