@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from core.data.store import Store, grid_mapping_attrs
 from core.domain import Domain
 from tests import era5_like, synthetic_store
 from tests.explorer.small_store import make_unet
+from tests.grib_like import message, write_grib
 
 COMMANDS = [
     "demo",
@@ -263,8 +265,76 @@ def test_ingest_refuses_what_is_no_era5(run, small):
     Path("letter.nc").write_text("Dear reader")
     ended = run("ingest", "era5", "letter.nc", "--out", "era5.zarr")
     assert ended.status == 1
-    assert ended.said == "Error: letter.nc is not a NetCDF file.\n"
+    assert ended.said == "Error: letter.nc is not a NetCDF or GRIB file.\n"
     assert not Path("era5.zarr").exists()
+
+
+def test_ingest_of_an_ensemble_in_grib(run, small):
+    times = era5_like.stamps("2020-03-01T01", 3)
+    place = era5_like.LATITUDE[:, None], era5_like.LONGITUDE
+    messages = [
+        message("t2m", values + number, step=(hour, hour), number=number)
+        for number in (0, 1)
+        for hour, values in enumerate(era5_like.linear("t2m", times, *place), 1)
+    ]
+    write_grib(Path("ens.grib"), messages)
+    ended = run("ingest", "era5", "ens.grib", "--out", "ens.zarr")
+    assert ended.status == 1
+    assert "ens.grib has 2 ensemble members (number 0, 1); pick one member" in ended.said
+    ended = run("ingest", "era5", "ens.grib", "--out", "ens.zarr", "--all-members", "--number", "1")
+    assert "either --number or --all-members" in ended.said
+    ended = run(
+        "ingest", "era5", "ens.grib", "--out", "ens.zarr", "--all-members", "--start", "2020-03-01T02"
+    )
+    assert ended.status == 0, ended.err
+    assert "ens-01.zarr" in ended.out
+    stores = [Store.open(f"ens-0{number}.zarr") for number in (0, 1)]
+    assert [store.attrs["coarse_member"] for store in stores] == [0, 1]
+    np.testing.assert_array_equal(stores[0].hours, times[1:])
+    warmer = stores[1].read_coarse()["t2m"] - stores[0].read_coarse()["t2m"]
+    np.testing.assert_allclose(warmer, 1, atol=1e-3)
+
+
+def test_ingest_of_an_address_without_a_server(run, small):
+    # Nothing listens on port 1, and the address must arrive with both its slashes.
+    ended = run("ingest", "era5", "http://127.0.0.1:1/era5.zarr", "--out", "s.zarr", "--end", "2020-03-01")
+    assert ended.status == 1
+    assert ended.said.startswith("Error: http://127.0.0.1:1/era5.zarr can't be read")
+    assert not Path("s.zarr").exists()
+
+
+def test_fine_fields_become_truth(run, small):
+    times = era5_like.stamps(hours=2)
+    files = [
+        era5_like.write_new(era5_like.fields(names, times), Path(name))
+        for name, names in (("coarse.nc", ["t2m", "msl"]), ("fine.nc", ["t2m"]))
+    ]
+    run("ingest", "era5", files[0], "--out", "coarse.zarr")
+    ended = run(
+        "ingest", "fine", files[1], "--store", "coarse.zarr", "--out", "both.zarr", "--source", "Analysis"
+    )
+    assert ended.status == 0, ended.err
+    assert "t2m: 100.0 % of the fine cells are covered." in ended.out
+    assert "Truth: t2m." in ended.out
+    store = Store.open("both.zarr")
+    assert store.attrs["title"].startswith("Analysis beside ERA5")
+    true = era5_like.linear("t2m", times, small.fine.latitude, small.fine.longitude)
+    np.testing.assert_allclose(store.read_fine()["t2m"], true, atol=0.02)
+
+
+def test_requests_are_printed_for_a_file_or_another_program(run, small):
+    ended = run("ingest", "request", "--start", "2016-05-01", "--end", "2016-05-02", "--as", "json")
+    assert ended.status == 0, ended.err
+    assert [one["file"] for one in json.loads(ended.out)] == [
+        "era5-orography.nc",
+        "era5-single-levels-2016-05-01-to-02.nc",
+        "era5-850-hpa-2016-05-01-to-02.nc",
+    ]
+    ended = run("ingest", "request", "--start", "2016-05-01", "--end", "2016-05-02", "--folder", "my files")
+    compile(ended.out, "request.py", "exec")
+    assert '"my files/era5-orography.nc"' in ended.out
+    ended = run("ingest", "request", "--start", "soon", "--end", "2016-05-02")
+    assert "The start 'soon' is no date" in ended.said
 
 
 def raster(path: Path, name: str, values: np.ndarray, grid: core.domain.Grid) -> Path:

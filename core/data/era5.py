@@ -1,4 +1,7 @@
-"""ERA5 into a store: NetCDF files of any area and any subset of the predictors, regridded to the coarse grid.
+"""ERA5 into a store: files of any area and any subset of the predictors, regridded to the coarse grid.
+
+Files are NetCDF, GRIB or Zarr, also over a network; forecasts of other models come the same way
+(:mod:`core.data.era5_files` says what is understood).
 
 States are interpolated bilinearly and sums over the past hour (precipitation, radiation) are averaged
 conservatively (:mod:`core.data.regrid`); winds stay earth-relative. Where several files hold the same
@@ -8,7 +11,8 @@ Cells that no file covers are NaN.
 ERA5's hourly sums end at the time stamp. ERA5-Land instead accumulates from 00 UTC; this is recognised by
 values that hardly ever fall in the course of a day and start again the next, and is turned into sums of the
 past hour. Data at every third hour keep their meaning: each value is the sum of the hour before its stamp.
-(ECMWF, "Conversion table for accumulated variables", Copernicus Knowledge Base.)
+(ECMWF, "Conversion table for accumulated variables", Copernicus Knowledge Base.) Forecasts accumulate from
+their start; GRIB says so, for NetCDF the user does (:mod:`core.data.merging`).
 """
 
 from __future__ import annotations
@@ -16,35 +20,37 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from core.data.era5_files import Era5Error, FileContent, Series, Times, open_files
-from core.data.regrid import Regridder, RegridError, bilinear, conservative
-from core.data.store import HOURS_PER_SHARD, Store
+from core.data.era5_files import Era5Error, FileContent, Options, Times, members, open_files
+from core.data.merging import (
+    Accumulation,
+    Fields,
+    Merged,
+    Regridders,
+    blocks,
+    choose_hours,
+    merge,
+    show_time,
+)
+from core.data.store import Store
+from core.data.zarr_source import is_zarr
 from core.domain import ITALY, Domain
 from core.plural import are, counted
-from core.variables import PREDICTORS, VARIABLES
+from core.variables import PREDICTORS
 
-__all__ = ["Era5Error", "FileSummary", "IngestReport", "ingest", "inspect"]
+__all__ = ["Era5Error", "FileSummary", "IngestReport", "ingest", "ingest_members", "inspect"]
 
 Progress = Callable[[int, int], None]
-Fields = NDArray[np.float32]
 
-HOUR = np.timedelta64(1, "h")
-
-_DAYS_TO_JUDGE = 40
-# So many days are looked at to tell sums of an hour from sums since midnight; nearly always one is enough.
-
-_PACKING_FALLS = 0.02
-# Packed accumulations fall a little now and then; hourly sums fall about as much as they rise.
+ERA5 = "ERA5"
+ACKNOWLEDGEMENT = "Contains modified Copernicus Climate Change Service information"
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class IngestReport:
 
     def sentences(self) -> list[str]:
         """The report for people, a sentence each."""
-        span = "" if self.first is None else f" from {_show(self.first)} to {_show(self.last)}"
+        span = "" if self.first is None else f" from {show_time(self.first)} to {show_time(self.last)}"
         shares: dict[str, list[str]] = {}
         for name, share in self.coverage.items():
             shares.setdefault(f"{100 * share:.1f} %", []).append(name)
@@ -132,21 +138,32 @@ def ingest(
     progress: Progress | None = None,
     append: bool = False,
     hours: Literal["common", "all"] = "common",
-    accumulation: Literal["detect", "hourly", "since_midnight"] = "detect",
+    accumulation: Accumulation = "detect",
     assume_850: bool = False,
+    number: int | None = None,
+    start: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
+    source: str | None = None,
+    anonymous: bool = False,
 ) -> IngestReport:
     """Regrid ERA5 files to the coarse grid of ``domain`` and write them to a store.
 
     Parameters
     ----------
-    files : NetCDF files, or zip archives of them as the Climate Data Store delivers; a file with the surface
-        geopotential ``z`` gives the coarse orography
+    files : NetCDF or GRIB files, or zip archives of them as the Climate Data Store delivers, or Zarr stores
+        (folders, or addresses as strings); a file with the surface geopotential ``z`` gives the coarse
+        orography
     out : store to make; with ``append`` one to add later hours to, if it exists
     static : fields of the fine grid for a new store, for Italy ``load_italy_static()``
     progress : called with (hours done, hours in all)
     hours : "common" writes the hours at which every variable has data; "all" the union, NaN where missing
-    accumulation : whether precipitation and radiation are sums of the past hour or since 00 UTC
+    accumulation : whether precipitation and radiation are sums of the past hour, since 00 UTC, or since the
+        start of the forecast; "detect" takes what the files say, and notices sums since 00 UTC
     assume_850 : take q, t, u, v, w without a pressure level for 850 hPa
+    number : ensemble member to take (dimension ``number``), kept in the root attribute ``coarse_member``
+    start, end : hours wanted, both included; by default all
+    source : what the data are, for the attributes of the store, by default what GRIB files say, or ERA5
+    anonymous : read cloud storage without credentials
 
     Memory holds about a day of the files' values around the domain, whatever the length of the files (more
     where compressed chunks span more hours, up to 128 MB a variable). The store is built under a temporary
@@ -161,15 +178,23 @@ def ingest(
     """
     out = Path(out)
     existing = _existing(out, domain, append)
-    with open_files(files, assume_850=assume_850) as contents:
+    options = Options(assume_850=assume_850, number=number, start=start, end=end, anonymous=anonymous)
+    with open_files(files, options) as contents:
+        made_by = source or _centre(contents) or ERA5
         notes = [note for content in contents for note in content.notes]
         notes += _ignored(contents)
-        merged = _merge(contents, domain, accumulation)
+        merged = merge(contents, PREDICTORS, Regridders(domain.coarse, domain.name), accumulation)
+        if not merged:
+            raise Era5Error(
+                f"{contents[0].label} holds constant fields only; name files with some of "
+                f"{', '.join(PREDICTORS)} as well."
+            )
         orography = _orography(contents, domain)
         for predictor in merged:
             notes += predictor.notes()
-        stamps, more = _choose_hours(merged, hours)
+        stamps, more = choose_hours(merged, hours)
         notes += more
+        stamps = _within(stamps, start, end)
         if existing is not None:
             stamps, more = _not_yet_written(existing, merged, stamps)
             notes += more
@@ -185,17 +210,20 @@ def ingest(
                 lambda staged: Store.create(
                     staged,
                     domain,
-                    title=f"ERA5 on the coarse grid of {domain.name}",
-                    source=_source(files),
+                    title=f"{made_by} on the coarse grid of {domain.name}",
+                    source=_source(files, made_by),
                     times=stamps,
                     coarse=[predictor.name for predictor in merged],
                     static=static if existing is None else None,
                     coarse_orography=orography if existing is None else None,
                     synthetic=False,
-                    fingerprint=_fingerprint(files, domain, (hours, accumulation, assume_850)),
+                    fingerprint=_fingerprint(
+                        files, domain, (hours, accumulation, assume_850, number, str(start), str(end))
+                    ),
                     attrs={
                         "regridding": "bilinear; precipitation and radiation conservative",
-                        "acknowledgement": "Contains modified Copernicus Climate Change Service information",
+                        **({"acknowledgement": ACKNOWLEDGEMENT} if made_by == ERA5 else {}),
+                        **({} if number is None else {"coarse_member": number}),
                     },
                 ),
             )
@@ -214,221 +242,73 @@ def ingest(
         )
 
 
-# ---------------------------------------------------------------- merging files
+def ingest_members(
+    files: Sequence[str | Path],
+    out: str | Path,
+    domain: Domain = ITALY,
+    *,
+    progress: Progress | None = None,
+    append: bool = False,
+    anonymous: bool = False,
+    **options: Any,
+) -> tuple[IngestReport, ...]:
+    """As :func:`ingest`, each ensemble member into a store of its own: out.zarr becomes out-00.zarr, ...
 
+    Progress counts the hours of all members. Stores of members that were finished before something went wrong
+    stay, and all names are checked to be free before anything is read, unless ``append``.
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """One file's share of a predictor, with its distinct time stamps in ascending order."""
-
-    series: Series
-    regridder: Regridder
-    times: Times
-    positions: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, series: Series, regridder: Regridder) -> _Part:
-        given = np.flatnonzero(~np.isnat(series.times))
-        times, first = np.unique(series.times[given], return_index=True)
-        return cls(series, regridder, times, given[first])
-
-    def find(self, times: Times) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-        """(which of ``times`` it has, their positions in the file)."""
-        if times.size == 0 or self.times[-1] < times[0] or self.times[0] > times[-1]:
-            return np.zeros(times.shape, bool), np.empty(0, np.intp)
-        index = np.minimum(np.searchsorted(self.times, times), self.times.size - 1)
-        found: NDArray[np.bool_] = self.times[index] == times
-        return found, self.positions[index[found]]
-
-    def read(self, positions: NDArray[np.intp]) -> Fields:
-        window = self.regridder.rows, self.regridder.columns
-        runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
-        return np.concatenate([self.regridder(self.series.read(run, *window)) for run in runs])
-
-
-class _Predictor:
-    """One predictor over all files."""
-
-    def __init__(self, name: str, parts: Sequence[_Part]) -> None:
-        self.name = name
-        self.parts = parts
-        self.given: Times = np.unique(np.concatenate([part.times for part in parts]))
-        self.since_midnight = False
-        self._last: tuple[np.datetime64, Fields] | None = None
-
-    def coverage(self, stamps: Times) -> float:
-        """Share of the coarse cells within the area of the files that have some of ``stamps``, 0 to 1."""
-        used = [part.regridder.covered for part in self.parts if np.isin(part.times, stamps).any()]
-        return float(np.logical_or.reduce(used).mean()) if used else 0.0
-
-    @property
-    def times(self) -> Times:
-        """Time stamps at which :meth:`read` has values, ascending."""
-        if not self.since_midnight:
-            return self.given
-        return self.given[_starts_accumulation(self.given) | np.isin(self.given - HOUR, self.given)]
-
-    def read(self, times: Times) -> Fields:
-        """Fields at ascending ``times``, shape (n, h, w); NaN where missing.
-
-        Accumulations come as sums of the past hour. Made for reading forward: the last field is kept.
-        """
-        fields = self._hourly(times) if self.since_midnight else self._values(times)
-        if VARIABLES[self.name].accumulated:
-            # Files are checked for sums of a day at most; only here it is known that these are hours.
-            for part in self.parts:
-                part.series.check_range(fields[part.find(times)[0]], *VARIABLES[self.name].valid_range)
-        return fields
-
-    def _hourly(self, times: Times) -> Fields:
-        """Accumulations since 00 UTC as sums of the past hour."""
-        later = np.flatnonzero(~_starts_accumulation(times))
-        needed = np.unique(np.concatenate([times, times[later] - HOUR]))
-        if self._last is not None and self._last[0] == needed[0]:
-            totals = np.concatenate([self._last[1][np.newaxis], self._values(needed[1:])])
-        else:
-            totals = self._values(needed)
-        self._last = needed[-1], totals[-1]
-        fields = totals[np.searchsorted(needed, times)]
-        # Packing makes totals fall by a little now and then.
-        fields[later] = np.maximum(fields[later] - totals[np.searchsorted(needed, times[later] - HOUR)], 0)
-        return fields
-
-    def _values(self, times: Times) -> Fields:
-        """Values as in the files, regridded; the first file counts, later ones fill in."""
-        height, width = self.parts[0].regridder.grid.shape
-        values = np.full((times.size, height, width), np.nan, np.float32)
-        for part in self.parts:
-            found, positions = part.find(times)
-            if positions.size:
-                values[found] = np.where(np.isnan(values[found]), part.read(positions), values[found])
-        return values
-
-    def judge_accumulation(self, accumulation: str) -> None:
-        """Decide whether values are sums since 00 UTC. Raises Era5Error where files disagree or have gaps."""
-        if not VARIABLES[self.name].accumulated or accumulation == "hourly":
-            return
-        stated = [part for part in self.parts if part.series.since_midnight]
-        if accumulation == "detect" and stated and len(stated) < len(self.parts):
-            other = next(part for part in self.parts if not part.series.since_midnight)
-            raise Era5Error(
-                f"{self.name} is from ERA5-Land in {stated[0].series.label}, but not in "
-                f"{other.series.label}; ingest them into separate stores, or say how it accumulates."
-            )
-        self.since_midnight = (
-            accumulation == "since_midnight" or bool(stated) or self._grows_and_starts_again()
-        )
-        if self.since_midnight and self.times.size < max(1, self.given.size // 2):
-            raise Era5Error(
-                f"{self.name} accumulates since 00 UTC in {self.parts[0].series.label}, but hours in between "
-                "are missing, so sums of the past hour can't be made; get every hour."
-            )
-
-    def _grows_and_starts_again(self) -> bool:
-        """Whether values hardly fall from 01 to 24 UTC, then start again: accumulations, not hourly sums."""
-        days = (self.given - HOUR).astype("datetime64[D]")
-        candidates = np.unique(days)
-        rises = falls = repeated = dropped = 0.0
-        growing, spanned = 0, np.timedelta64(0, "h")
-        for day in candidates[:: -(-candidates.size // _DAYS_TO_JUDGE)]:
-            within = np.flatnonzero(days == day)
-            values = self._values(self.given[within[0] : within[-1] + 2])  # and the next day's first
-            steps = np.nan_to_num(np.diff(values, axis=0))
-            inside, after = steps[: within.size - 1], steps[within.size - 1 :]
-            risen = float(inside[inside > 0].sum())
-            rises += risen
-            falls -= float(inside[inside < 0].sum())
-            growing += int((inside > 0).any(axis=(1, 2)).sum())
-            spanned += self.given[within[-1]] - self.given[within[0]]
-            if after.size:
-                repeated += risen
-                dropped -= float(after[after < 0].sum())
-            # A rainfall may begin late in the day and grow to its end, so several hours must tell.
-            if growing >= 6 and spanned >= 20 * HOUR:
-                return falls < _PACKING_FALLS * rises and dropped >= 0.5 * repeated
-        return False
-
-    def notes(self) -> list[str]:
-        notes = []
-        doubles = sum(part.times.size for part in self.parts) - self.given.size
-        if doubles:
-            notes.append(
-                f"{self.name} is given more than once for {counted(doubles, 'hour')}; the file named first "
-                "counts, the others fill cells that it does not cover."
-            )
-        if self.since_midnight:
-            lost = self.given.size - self.times.size
-            notes.append(
-                f"{self.name} accumulates since 00 UTC, as in ERA5-Land, and was turned into sums of the "
-                + (f"past hour; {lost} lack the hour before and are lost." if lost else "past hour.")
-            )
-        elif VARIABLES[self.name].accumulated and self.given.size > 1:
-            step = np.diff(self.given).min() / HOUR
-            if step > 1:
-                notes.append(
-                    f"{self.name} comes every {step:g} hours; each value is taken as the sum of the hour "
-                    "before its time stamp, as in ERA5's hourly data."
-                )
-        return notes
-
-
-def _starts_accumulation(times: Times) -> NDArray[np.bool_]:
-    """Stamps whose accumulation since 00 UTC is that of one hour."""
-    first: NDArray[np.bool_] = times - times.astype("datetime64[D]") == HOUR
-    return first
-
-
-def _merge(contents: Sequence[FileContent], domain: Domain, accumulation: str) -> list[_Predictor]:
-    regridders = _Regridders(domain)
-    merged = []
-    for name in PREDICTORS:
-        parts = [
-            _Part.of(series, regridders.get(series))
-            for content in contents
-            for series in content.series
-            if series.predictor == name
-        ]
-        if parts:
-            predictor = _Predictor(name, parts)
-            predictor.judge_accumulation(accumulation)
-            merged.append(predictor)
-    if not merged:
+    Raises Era5Error as :func:`ingest` does, and where the files hold no members.
+    """
+    out = Path(out)
+    numbers = members(files, Options(anonymous=anonymous))
+    if not numbers:
         raise Era5Error(
-            f"{contents[0].label} holds constant fields only; name files with some of "
-            f"{', '.join(PREDICTORS)} as well."
+            f"{', '.join(map(str, files[:3]))} hold no ensemble members (no coordinate number); ingest them "
+            "as they are."
         )
-    return merged
+    names = {number: out.with_name(f"{out.stem}-{number:02d}{out.suffix}") for number in numbers}
+    taken = [str(path) for path in names.values() if path.exists()]
+    if taken and not append:
+        raise Era5Error(f"{taken[0]} exists already; append to it, give another name, or delete it.")
+
+    def count(before: int) -> Progress | None:
+        if progress is None:
+            return None
+        return lambda done, total: progress(before * total + done, total * len(names))
+
+    return tuple(
+        ingest(
+            files,
+            path,
+            domain,
+            number=number,
+            progress=count(position),
+            append=append,
+            anonymous=anonymous,
+            **options,
+        )
+        for position, (number, path) in enumerate(names.items())
+    )
 
 
-class _Regridders:
-    """Weights, made once for each grid among the files."""
-
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
-        self._made: dict[tuple[bool, bytes, bytes], Regridder] = {}
-
-    def get(self, series: Series) -> Regridder:
-        accumulated = VARIABLES[series.predictor].accumulated
-        key = accumulated, series.longitude.tobytes(), series.latitude.tobytes()
-        if key not in self._made:
-            method = conservative if accumulated else bilinear
-            try:
-                self._made[key] = method(series.longitude, series.latitude, self._domain.coarse)
-            except RegridError as error:
-                raise Era5Error(f"{series.label}: {error}") from error
-        regridder = self._made[key]
-        if not regridder.covered.any():
-            west, east, south, north = _area(series)
-            raise Era5Error(
-                f"{series.label} covers {west:g} to {east:g} degrees east and {south:g} to {north:g} degrees "
-                f"north, which leaves out the domain {self._domain.name}."
-            )
-        return regridder
+def _within(stamps: Times, start: np.datetime64 | None, end: np.datetime64 | None) -> Times:
+    """The time stamps from ``start`` to ``end``. Raises Era5Error where there are none."""
+    kept = stamps
+    if start is not None:
+        kept = kept[kept >= start]
+    if end is not None:
+        kept = kept[kept <= end]
+    if stamps.size and not kept.size:
+        raise Era5Error(
+            f"The files have no hour of those wanted; they have {show_time(stamps[0])} to "
+            f"{show_time(stamps[-1])}."
+        )
+    return kept
 
 
 def _orography(contents: Sequence[FileContent], domain: Domain) -> Fields | None:
     """Height of ERA5's surface on the coarse grid [m], interpolated like the temperature."""
-    regridders = _Regridders(domain)
+    regridders = Regridders(domain.coarse, domain.name)
     height: Fields | None = None
     for content in contents:
         if content.orography is not None:
@@ -436,36 +316,6 @@ def _orography(contents: Sequence[FileContent], domain: Domain) -> Fields | None
             found = regridder(content.orography.read_constant(regridder.rows, regridder.columns))
             height = found if height is None else np.where(np.isnan(height), found, height)
     return height
-
-
-def _choose_hours(merged: Sequence[_Predictor], hours: str) -> tuple[Times, list[str]]:
-    """(time stamps to write, notes)."""
-    union = np.unique(np.concatenate([predictor.times for predictor in merged]))
-    common = reduce(np.intersect1d, [predictor.times for predictor in merged])
-    lacking = [
-        f"{predictor.name} lacks {union.size - predictor.times.size}"
-        for predictor in merged
-        if predictor.times.size < union.size
-    ]
-    if not lacking:
-        return union, []
-    if hours == "all":
-        return union, [f"Of {counted(union.size, 'hour')} {', '.join(lacking)}; missing fields are NaN."]
-    if common.size == 0:
-        spans = "; ".join(
-            f"{predictor.name} has {_show(predictor.times[0])} to {_show(predictor.times[-1])}"
-            for predictor in merged
-            if predictor.times.size
-        )
-        raise Era5Error(
-            f"The files have no hour in common ({spans}); ingest them into separate stores, or keep all "
-            "hours."
-        )
-    lost = union.size - common.size
-    return common, [
-        f"{lost} of {counted(union.size, 'hour')} {are(lost)} left out because not every variable is there "
-        f"({', '.join(lacking)})."
-    ]
 
 
 # ---------------------------------------------------------------- writing
@@ -487,7 +337,7 @@ def _existing(out: Path, domain: Domain, append: bool) -> Store | None:
     return store
 
 
-def _not_yet_written(store: Store, merged: Sequence[_Predictor], stamps: Times) -> tuple[Times, list[str]]:
+def _not_yet_written(store: Store, merged: Sequence[Merged], stamps: Times) -> tuple[Times, list[str]]:
     """(the stamps that ``store`` lacks, notes)."""
     held, given = set(store.contents.predictors), {predictor.name for predictor in merged}
     if held != given:
@@ -499,8 +349,8 @@ def _not_yet_written(store: Store, merged: Sequence[_Predictor], stamps: Times) 
     fresh = stamps[~np.isin(stamps, planned)]
     if fresh.size and planned.size and fresh[0] <= planned.max():
         raise Era5Error(
-            f"{store.path} ends at {_show(planned.max())} and can only be continued with later hours, but "
-            f"the files also have {_show(fresh[0])}; make a new store from all files."
+            f"{store.path} ends at {show_time(planned.max())} and can only be continued with later hours, "
+            f"but the files also have {show_time(fresh[0])}; make a new store from all files."
         )
     missing = stamps[~np.isin(stamps, store.hours)]
     skipped = stamps.size - missing.size
@@ -512,7 +362,7 @@ def _not_yet_written(store: Store, merged: Sequence[_Predictor], stamps: Times) 
 def _write(
     out: Path,
     existing: Store | None,
-    merged: Sequence[_Predictor],
+    merged: Sequence[Merged],
     stamps: Times,
     progress: Progress | None,
     create: Callable[[Path], Store],
@@ -523,7 +373,7 @@ def _write(
     empty = dict.fromkeys((predictor.name for predictor in merged), 0)
     try:
         store = create(staged)
-        for block in _blocks(stamps):
+        for block in blocks(stamps):
             fields = {predictor.name: predictor.read(block) for predictor in merged}
             for name, values in fields.items():
                 empty[name] += int(np.isnan(values).all(axis=(1, 2)).sum())
@@ -534,7 +384,7 @@ def _write(
             staged.rename(out)
         else:
             existing.plan(stamps[~np.isin(stamps, existing.pending)])
-            for block in _blocks(stamps):
+            for block in blocks(stamps):
                 existing.write(block, store.read_coarse(block))
     except OSError as error:
         raise Era5Error(f"{out} can't be written: {error.strerror or error}.") from error
@@ -547,14 +397,14 @@ def _write(
     ]
 
 
-def _blocks(stamps: Times) -> Iterable[Times]:
-    return (stamps[start : start + HOURS_PER_SHARD] for start in range(0, stamps.size, HOURS_PER_SHARD))
-
-
 def _fingerprint(files: Sequence[str | Path], domain: Domain, options: tuple[object, ...]) -> str:
     """Hash of the files (size, first and last MiB) and of everything that shapes the result."""
     digest = hashlib.sha256(json.dumps([1, domain.to_dict(), options]).encode())
     for file in files:
+        if is_zarr(file):
+            # Of a store, which may be larger than any disk, the name stands for the content.
+            digest.update(str(file).encode())
+            continue
         with Path(file).open("rb") as opened:
             size = opened.seek(0, 2)
             digest.update(str(size).encode())
@@ -567,19 +417,19 @@ def _fingerprint(files: Sequence[str | Path], domain: Domain, options: tuple[obj
 # ---------------------------------------------------------------- words
 
 
-def _show(time: np.datetime64 | None) -> str:
-    return "never" if time is None else f"{np.datetime_as_string(time, unit='m').replace('T', ' ')} UTC"
-
-
-def _area(series: Series) -> tuple[float, float, float, float]:
-    lon, lat = series.longitude, series.latitude
-    return float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
-
-
-def _source(files: Sequence[str | Path]) -> str:
-    names = [Path(file).name for file in files]
+def _source(files: Sequence[str | Path], made_by: str) -> str:
+    names = [str(file) if is_zarr(file) else Path(file).name for file in files]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return f"ERA5 hourly data on single and pressure levels: {', '.join(names[:6])}{more}"
+    kind = "ERA5 hourly data on single and pressure levels" if made_by == ERA5 else made_by
+    return f"{kind}: {', '.join(names[:6])}{more}"
+
+
+def _centre(contents: Sequence[FileContent]) -> str | None:
+    """The weather service that all GRIB files are from, None for ECMWF, which makes ERA5."""
+    centres = {content.centre for content in contents if content.centre}
+    if not centres or any("European Centre" in centre for centre in centres):
+        return None
+    return " and ".join(sorted(centres))
 
 
 def _ignored(contents: Sequence[FileContent]) -> list[str]:
@@ -607,6 +457,6 @@ def _summary(content: FileContent) -> FileSummary:
         hours=int(times.size),
         first=times[0] if times.size else None,
         last=times[-1] if times.size else None,
-        area=_area(all_series[0]),
+        area=all_series[0].area,
         notes=content.notes,
     )

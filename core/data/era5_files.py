@@ -1,16 +1,19 @@
-"""Reading one ERA5 file as people have it: NetCDF of both generations of the CDS, also zipped.
+"""Reading one file as people have it: NetCDF of both generations of the CDS, GRIB, also zipped, and Zarr.
 
 :func:`open_files` turns files into :class:`Series`, one per predictor and file, that give fields in SI units
 at time stamps, whatever the file calls them. It understands
 
 * ``time`` or ``valid_time``, one stamp or many, also (time, step) with a two-dimensional ``valid_time`` as
   cfgrib writes it;
-* ``expver`` as a dimension (final and preliminary data side by side, merged here) or as a coordinate, and a
-  ``number`` dimension of one member;
+* ``expver`` as a dimension (final and preliminary data side by side, merged here) or as a coordinate;
+* ``number``, of which one member is read;
 * pressure levels under any of their names, in hPa or Pa, of which 850 hPa is taken;
 * packed values, the usual names of each variable, and the usual units;
-* the surface geopotential, or the orography made from it, as a constant.
+* the surface geopotential, or the orography made from it, as a constant;
+* when sums began, where a file says so: GRIB messages by their step range, CF files by the bounds of time;
+* where it is asked for, the targets of fine models on rotated grids (:mod:`core.data.fine`).
 
+GRIB is read by :mod:`core.data.grib`, Zarr by :mod:`core.data.zarr_source`.
 Nothing in a file is executed, and names inside archives never become paths.
 """
 
@@ -22,9 +25,9 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from core.variables import PREDICTORS, VARIABLES
+from core.data import grib, zarr_source
+from core.data.input_error import InputError
+from core.data.rotated import RotatedPole, RotatedPoleError, find_pole
+from core.variables import PREDICTORS, TARGETS, VARIABLES
 
 FloatArray = NDArray[np.float64]
 Times = NDArray[np.datetime64]
@@ -47,8 +53,8 @@ _SLAB_VALUES = 16_000_000
 # Most values read at once because a chunk of the file spans them; 128 MB as float64.
 
 
-class Era5Error(ValueError):
-    """A file that can't be used as ERA5 data; the message names the file, the fault and the way out."""
+Era5Error = InputError
+"""A file that can't be used; the message names the file, the fault and the way out."""
 
 
 # ---------------------------------------------------------------- names and units
@@ -95,6 +101,25 @@ _OROGRAPHY_NAMES = (
 _SURFACE = {alias: name for name, aliases in _SURFACE_NAMES.items() for alias in aliases}
 _SURFACE |= {name: name for name in _LEVEL_NAMES}  # "t850": the level is in the name
 _AT_LEVEL = {alias: name for name, aliases in _LEVEL_NAMES.items() for alias in aliases}
+
+_FINE_NAMES: dict[str, str] = (
+    {alias: name for name in TARGETS for alias in _SURFACE_NAMES[name]}
+    | {"t_2m": "t2m", "u_10m": "u10", "v_10m": "v10", "tot_prec": "tp", "tas": "t2m"}
+    | {"uas": "u10", "vas": "v10"}
+)
+_FINE_STANDARD_NAMES = {
+    "air_temperature": "t2m",
+    "eastward_wind": "u10",
+    "grid_eastward_wind": "u10",
+    "x_wind": "u10",
+    "northward_wind": "v10",
+    "grid_northward_wind": "v10",
+    "y_wind": "v10",
+    "precipitation_amount": "tp",
+    "lwe_thickness_of_precipitation_amount": "tp",
+}
+_GRID_WINDS = ("grid_eastward_wind", "grid_northward_wind", "x_wind", "y_wind")
+_EARTH_WINDS = ("eastward_wind", "northward_wind")
 
 Spellings = dict[str, tuple[float, float]]
 
@@ -194,8 +219,12 @@ class Series:
     name : what the file calls the variable
     times : time stamps (UTC) in the order of the file, datetime64[ns], shape (n,); NaT where a slot of a
         (time, step) table is empty; one NaT for the orography
-    longitude, latitude : [degree] as in the file
+    longitude, latitude : [degree] as in the file, of a rotated grid where there is a ``pole``
     since_midnight : whether the file says that it accumulates since 00 UTC, as ERA5-Land does
+    starts : when sums began, as the file says, datetime64[ns], shape (n,); None where it doesn't
+    reference : start of the forecast that a field belongs to, likewise
+    pole : of a rotated grid
+    grid_winds : whether the file says that winds are relative to the grid, None where it doesn't say
     """
 
     predictor: str
@@ -209,7 +238,18 @@ class Series:
     _axes: _Axes = field(repr=False)
     _factor: float = field(repr=False)
     _offset: float = field(repr=False)
+    starts: Times | None = field(default=None, repr=False)
+    reference: Times | None = field(default=None, repr=False)
+    pole: RotatedPole | None = None
+    grid_winds: bool | None = None
+    _remote: bool = field(default=False, repr=False)
     _slab: _Slab | None = field(default=None, repr=False)
+
+    @property
+    def area(self) -> tuple[float, float, float, float]:
+        """(west, east, south, north) [degree], of the rotated grid where there is a ``pole``."""
+        lon, lat = self.longitude, self.latitude
+        return float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
 
     def read(self, positions: NDArray[np.intp], rows: slice, columns: tuple[slice, ...]) -> FloatArray:
         """Fields at ``positions`` of ``times`` in SI units, shape (n, rows, columns); NaN where missing.
@@ -256,11 +296,15 @@ class Series:
             parts = [
                 # Transposed after loading: a transposed lazy array is read point by point.
                 np.asarray(
-                    self._array.isel({**window, axes.longitude: part}).load().transpose(*axes.order).values,
+                    self._fetch(self._array.isel({**window, axes.longitude: part}))
+                    .transpose(*axes.order)
+                    .values,
                     np.float64,
                 )
                 for part in columns
             ]
+        except Era5Error:
+            raise
         except Exception as error:
             # The readers raise many kinds of exception on damaged files.
             raise Era5Error(_unreadable(self.label, error)) from error
@@ -281,11 +325,21 @@ class Series:
             np.maximum(values, 0, out=values)
         return values
 
+    def _fetch(self, part: xr.DataArray) -> xr.DataArray:
+        return zarr_source.load(self.label, part) if self._remote else part.load()
+
     def _check(self, values: FloatArray) -> None:
         variable = VARIABLES[self.predictor]
         low, high = variable.valid_range
-        # Sums since midnight reach those of 24 hours.
-        self.check_range(values, low, high * 24 if variable.accumulated else high)
+        self.check_range(values, low, high * self._longest_sum if variable.accumulated else high)
+
+    @property
+    def _longest_sum(self) -> float:
+        """Hours that a value may have been summed over, at least those since midnight."""
+        since = self.reference if self.starts is None else self.starts
+        if since is None or (spans := self.times - since)[~np.isnat(spans)].size == 0:
+            return 24.0
+        return max(24.0, float(np.nanmax(spans / np.timedelta64(1, "h"))))
 
     def check_range(self, values: NDArray[Any], low: float, high: float) -> None:
         """Raise Era5Error unless all values, NaN aside, lie between ``low`` and ``high``."""
@@ -308,7 +362,8 @@ class Series:
 class FileContent:
     """What one NetCDF file (or member of an archive) holds.
 
-    ``ignored`` names variables that are not used; ``notes`` are sentences worth knowing.
+    ``ignored`` names variables that are not used; ``notes`` are sentences worth knowing; ``centre`` is the
+    weather service that made a GRIB file.
     """
 
     label: str
@@ -316,27 +371,157 @@ class FileContent:
     orography: Series | None
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+    centre: str | None = None
 
 
 # ---------------------------------------------------------------- opening
 
 
-@contextmanager
-def open_files(files: Sequence[str | Path], *, assume_850: bool = False) -> Iterator[list[FileContent]]:
-    """Open ERA5 files for the duration of a ``with`` block; archives are unpacked to a temporary folder.
+@dataclass(frozen=True)
+class Options:
+    """How files are to be understood.
 
-    ``assume_850`` says that q, t, u, v, w without a pressure level are those of 850 hPa.
+    Attributes
+    ----------
+    assume_850 : q, t, u, v, w without a pressure level are those of 850 hPa
+    number : which ensemble member to read
+    start, end : hours wanted, both included; of a Zarr store no other is looked at
+    anonymous : read cloud storage without credentials
+    fine : look for targets, also on rotated grids, instead of predictors
+    """
+
+    assume_850: bool = False
+    number: int | None = None
+    start: np.datetime64 | None = None
+    end: np.datetime64 | None = None
+    anonymous: bool = False
+    fine: bool = False
+
+
+_DEFAULTS = Options()
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A dataset of a file; ``starts`` as :func:`core.data.grib.open_grib` gives them."""
+
+    label: str
+    dataset: xr.Dataset
+    starts: Mapping[str, Times] = field(default_factory=dict)
+    remote: bool = False
+
+
+@contextmanager
+def open_files(
+    files: Sequence[str | Path], options: Options = _DEFAULTS, *, assume_850: bool = False
+) -> Iterator[list[FileContent]]:
+    """Open files for the duration of a ``with`` block; archives are unpacked to a temporary folder.
+
+    ``files`` are NetCDF or GRIB files, zip archives of them, and folders or addresses of Zarr stores.
 
     Raises Era5Error for a file that is missing, damaged, of another kind, or without anything usable.
     """
+    if assume_850:
+        options = replace(options, assume_850=True)
+    with ExitStack() as stack:
+        opened = _open_all(files, options, stack)
+        held = _members(opened)
+        if options.number is None and len(held) > 1:
+            raise Era5Error(
+                f"{opened[0].label} has {len(held)} ensemble members (number {_listed(held)}); "
+                "pick one member, or read each into a store of its own."
+            )
+        if options.number is not None and options.number not in held:
+            raise Era5Error(
+                f"There is no ensemble member {options.number}; "
+                + (f"the files hold number {_listed(held)}." if held else "the files hold no members.")
+            )
+        yield [
+            _content(label, [one for one in opened if one.label == label], options)
+            for label in dict.fromkeys(one.label for one in opened)
+        ]
+
+
+def members(files: Sequence[str | Path], options: Options = _DEFAULTS) -> tuple[int, ...]:
+    """The ensemble members (coordinate ``number``) that files hold, ascending; none for plain files."""
+    with ExitStack() as stack:
+        return _members(_open_all(files, options, stack))
+
+
+def _open_all(files: Sequence[str | Path], options: Options, stack: ExitStack) -> list[_Opened]:
     if not files:
         raise Era5Error("No files were given.")
-    with ExitStack() as stack:
-        yield [
-            _understand(label, stack.enter_context(_open_dataset(label, path)), assume_850)
-            for given in files
-            for label, path in _unpack(Path(given), stack)
-        ]
+    opened: list[_Opened] = []
+    for given in files:
+        if zarr_source.is_zarr(given):
+            store = stack.enter_context(
+                zarr_source.open_zarr(given, options.start, options.end, anonymous=options.anonymous)
+            )
+            opened.append(_Opened(str(given), store, remote=True))
+            continue
+        for label, path in _unpack(Path(given), stack):
+            with path.open("rb") as file:
+                start = file.read(4)
+            if start == b"GRIB":
+                found = stack.enter_context(grib.open_grib(label, path))
+                opened += [_Opened(label, one.dataset, one.starts) for one in found]
+            else:
+                opened.append(_Opened(label, stack.enter_context(_open_dataset(label, path))))
+    return opened
+
+
+def _members(opened: Iterable[_Opened]) -> tuple[int, ...]:
+    numbers: set[int] = set()
+    for one in opened:
+        if "number" in one.dataset.variables and one.dataset["number"].dtype.kind in "iuf":
+            numbers |= {int(number) for number in np.atleast_1d(one.dataset["number"].values)}
+    return tuple(sorted(numbers))
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:4])) + (f" to {numbers[-1]}" if len(numbers) > 4 else "")
+
+
+def _one_member(one: _Opened, number: int | None) -> tuple[xr.Dataset, bool]:
+    """(the dataset of one member, whether it is another member's)."""
+    dataset = one.dataset
+    if number is None or "number" not in dataset.variables:
+        return dataset, False
+    numbers = np.atleast_1d(dataset["number"].values)
+    found = np.flatnonzero(numbers == number)
+    if "number" not in dataset.dims or found.size == 0:
+        return dataset, found.size == 0
+    return dataset.isel(number=int(found[0])), False
+
+
+def _content(label: str, opened: Sequence[_Opened], options: Options) -> FileContent:
+    """What one file holds, whose datasets are ``opened``. Raises Era5Error where nothing is of use."""
+    found = []
+    for one in opened:
+        dataset, foreign = _one_member(one, options.number)
+        if foreign and "number" in dataset.dims:
+            continue
+        understood = _understand(replace(one, dataset=dataset), options)
+        # Another member's fields aren't wanted, but the height of the surface is the same for all.
+        found.append(replace(understood, series=()) if foreign else understood)
+    series = tuple(series for content in found for series in content.series)
+    orography = next((content.orography for content in found if content.orography is not None), None)
+    ignored = tuple(dict.fromkeys(name for content in found for name in content.ignored))
+    notes = tuple(dict.fromkeys(note for content in found for note in content.notes))
+    if not series and orography is None:
+        wanted = TARGETS if options.fine else PREDICTORS
+        held = ", ".join(ignored[:8]) or "no gridded variable"
+        reasons = " ".join(note.removeprefix(f"{label}: ") for note in notes)
+        if options.number is not None and not ignored:
+            held = f"nothing of the ensemble member {options.number}"
+        raise Era5Error(
+            f"{label} holds none of {', '.join(wanted)}; it has {held}{': ' if reasons else '.'}{reasons}"
+        )
+    centre = next((content.centre for content in found if content.centre), None)
+    return FileContent(label, series, orography, ignored, notes, centre)
+
+
+_ENDINGS = (".nc", ".nc4", ".netcdf", ".cdf", ".grib", ".grb", ".grib1", ".grib2", ".grb1", ".grb2")
 
 
 def _unreadable(label: str, error: Exception) -> str:
@@ -347,6 +532,8 @@ def _unreadable(label: str, error: Exception) -> str:
 def _unpack(path: Path, stack: ExitStack) -> list[tuple[str, Path]]:
     """(label, path) of the NetCDF files that ``path`` is or contains."""
     if not path.is_file():
+        if path.is_dir() and path.suffix == ".zarr":
+            raise Era5Error(f"{path} is no Zarr store (it has neither zarr.json nor .zgroup or .zmetadata).")
         raise Era5Error(
             f"{path} is a folder; name the files in it." if path.is_dir() else f"There is no file {path}."
         )
@@ -371,10 +558,10 @@ def _extract(path: Path, archive: zipfile.ZipFile, stack: ExitStack) -> list[tup
     members = [
         member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename
     ]
-    wanted = [m for m in members if m.filename.lower().endswith((".nc", ".nc4", ".netcdf", ".cdf"))]
+    wanted = [m for m in members if m.filename.lower().endswith(_ENDINGS)]
     if not wanted:
         names = ", ".join(member.filename for member in members[:4]) or "nothing"
-        raise Era5Error(f"{path} is an archive without NetCDF files (it holds {names}).")
+        raise Era5Error(f"{path} is an archive without NetCDF or GRIB files (it holds {names}).")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tramontana-era5-")))
     needed, free = sum(member.file_size for member in wanted), shutil.disk_usage(folder).free
     if needed > free:
@@ -396,19 +583,17 @@ def _extract(path: Path, archive: zipfile.ZipFile, stack: ExitStack) -> list[tup
 
 
 def _check_kind(label: str, start: bytes) -> None:
-    if start.startswith((b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF\r\n\x1a\n")):
+    if start.startswith((b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF\r\n\x1a\n", b"GRIB")):
         return
     text = start.lstrip().lower()
     if not start:
         fault = "is empty; download it again"
-    elif start.startswith(b"GRIB"):
-        fault = "is a GRIB file; ask for NetCDF instead, or convert it with cfgrib or grib_to_netcdf"
     elif text.startswith((b"<", b"{")):
         fault = "is a web page or an error message saved under this name; download it again"
     elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
         fault = "is compressed; unpack it first"
     else:
-        fault = "is not a NetCDF file"
+        fault = "is not a NetCDF or GRIB file"
     raise Era5Error(f"{label} {fault}.")
 
 
@@ -454,7 +639,9 @@ _TIME_NAMES = ("valid_time", "time")
 _NOT_FIELDS = ("expver", "number", "time", "valid_time", "step", "time_bnds", "crs", "spatial_ref")
 
 
-def _understand(label: str, dataset: xr.Dataset, assume_850: bool) -> FileContent:
+def _understand(one: _Opened, options: Options) -> FileContent:
+    label, dataset, assume_850 = one.label, one.dataset, options.assume_850
+    identify = _identify_fine if options.fine else _identify
     series: dict[str, Series] = {}
     heights: list[tuple[str, xr.DataArray]] = []
     ignored: list[str] = []
@@ -464,7 +651,7 @@ def _understand(label: str, dataset: xr.Dataset, assume_850: bool) -> FileConten
         array = dataset[name]
         if name in _NOT_FIELDS or array.ndim < 2 or array.dtype.kind not in "fiu":
             continue
-        predictor, at_level = _identify(name, array)
+        predictor, at_level = identify(name, array)
         levels = _Levels.of(array)
         if predictor is None or (predictor == "orography" and levels is not None):
             ignored.append(name)
@@ -487,12 +674,12 @@ def _understand(label: str, dataset: xr.Dataset, assume_850: bool) -> FileConten
             notes.append(f"{label}: {name} is {predictor} once more; {series[predictor].name} is used.")
             ignored.append(name)
             continue
-        series[predictor] = _series(label, name, predictor, array, dataset)
+        series[predictor] = _series(one, name, predictor, array, options)
 
     orography = None
     for name, array in heights:
         # Beside fields on an unnamed pressure level, z is the height of that level.
-        found = None if unlabelled or assume_850 else _orography(label, name, array, dataset)
+        found = None if unlabelled or assume_850 else _orography(one, name, array, options)
         if found is None:
             notes.append(f"{label}: {name} is not the surface geopotential; it is not used.")
             ignored.append(name)
@@ -504,15 +691,17 @@ def _understand(label: str, dataset: xr.Dataset, assume_850: bool) -> FileConten
             f"(the old Climate Data Store leaves it out where one level is asked for) and can't be used; "
             f"if it is {LEVEL:g} hPa, say so with assume_850."
         )
-    if not series and orography is None:
-        held = ", ".join(ignored[:8]) or "no gridded variable"
-        reasons = " ".join(note.removeprefix(f"{label}: ") for note in notes)
-        raise Era5Error(
-            f"{label} holds none of {', '.join(PREDICTORS)}; it has {held}{': ' if reasons else '.'}{reasons}"
-        )
     if _has_preliminary(dataset):
         notes.append(f"{label} contains preliminary data (ERA5T, expver 5), which may still be revised.")
-    return FileContent(label, tuple(series.values()), orography, tuple(ignored), tuple(notes))
+    centre = dataset.attrs.get("GRIB_centreDescription")
+    return FileContent(
+        label,
+        tuple(series.values()),
+        orography,
+        tuple(ignored),
+        tuple(notes),
+        str(centre) if centre else None,
+    )
 
 
 def _identify(name: str, array: xr.DataArray) -> tuple[str | None, bool]:
@@ -526,6 +715,20 @@ def _identify(name: str, array: xr.DataArray) -> tuple[str | None, bool]:
         if plain in _OROGRAPHY_NAMES:
             return "orography", False
     return None, False
+
+
+def _identify_fine(name: str, array: xr.DataArray) -> tuple[str | None, bool]:
+    """As :func:`_identify`, for targets: by name, and by standard name where it is one of near the ground."""
+    found = _FINE_NAMES.get(_plain(name))
+    if found is None and _near_ground(array):
+        found = _FINE_STANDARD_NAMES.get(str(array.attrs.get("standard_name", "")))
+    return found, False
+
+
+def _near_ground(array: xr.DataArray) -> bool:
+    """Whether a field is not one of the free atmosphere, as far as its coordinates say."""
+    heights = [c for c in array.coords.values() if c.attrs.get("standard_name") == "height" and c.size == 1]
+    return _Levels.of(array) is None and all(float(c.values.item()) <= 10 for c in heights)
 
 
 @dataclass(frozen=True)
@@ -556,8 +759,9 @@ class _Levels:
 
 
 def _series(
-    label: str, name: str, predictor: str, array: xr.DataArray, dataset: xr.Dataset, *, constant: bool = False
+    one: _Opened, name: str, predictor: str, array: xr.DataArray, options: Options, *, constant: bool = False
 ) -> Series:
+    label, dataset = one.label, one.dataset
     variable = VARIABLES[predictor]
     step_type = str(array.attrs.get("GRIB_stepType", ""))
     if step_type.startswith("avg"):
@@ -565,7 +769,8 @@ def _series(
             f"{label}: {name} holds averages over many hours (GRIB_stepType {step_type}); "
             "ask for hourly data."
         )
-    latitude, longitude = _horizontal(label, name, array)
+    place = _place(label, name, array, dataset, options.fine)
+    latitude, longitude = place.latitude_axis, place.longitude_axis
     version: str | None = None
     best_first: tuple[int, ...] = ()
     for dim in map(str, array.dims):
@@ -576,9 +781,17 @@ def _series(
             )
         if dim == "expver" and array.sizes[dim] > 1:
             version, best_first = dim, _best_first(dataset, array)
-    time, step, times = (
-        (None, None, np.array(["NaT"], "datetime64[ns]")) if constant else _times(label, name, array, dataset)
-    )
+    if constant:
+        time, step, times = None, None, np.array(["NaT"], "datetime64[ns]")
+        starts = reference = None
+    else:
+        time, step, times = _times(label, name, array, dataset)
+        starts, reference = one.starts.get(name), _reference(array, dataset, time, step)
+        if starts is not None:
+            # GRIB messages that aren't there leave gaps in the table of forecasts and steps.
+            times = np.where(np.isnat(starts), np.datetime64("NaT"), times)
+        elif variable.accumulated and (bounds := _bounds(array, dataset, time, step)) is not None:
+            starts, times = bounds
     kept = (latitude, longitude, version, time, step)
     if constant:
         array = array.isel({dim: 0 for dim in array.dims if dim not in kept})
@@ -597,15 +810,20 @@ def _series(
         label=label,
         name=name,
         times=times,
-        longitude=np.asarray(array[longitude].values, np.float64),
-        latitude=np.asarray(array[latitude].values, np.float64),
+        longitude=place.longitude,
+        latitude=place.latitude,
         since_midnight=variable.accumulated and bool(re.search(r"era5[-_ ]?land", attributes, re.IGNORECASE)),
         _array=array,
         _axes=_Axes(latitude, longitude, time, step, version, best_first),
         _factor=factor,
         _offset=offset,
+        starts=starts if variable.accumulated else None,
+        reference=reference,
+        pole=place.pole,
+        grid_winds=_grid_winds(array),
+        _remote=one.remote,
     )
-    if step is not None:
+    if step is not None and name not in one.starts:
         series.times = _without_empty_slots(series)
     return series
 
@@ -621,7 +839,7 @@ def _without_empty_slots(series: Series) -> Times:
     return times
 
 
-def _orography(label: str, name: str, array: xr.DataArray, dataset: xr.Dataset) -> Series | None:
+def _orography(one: _Opened, name: str, array: xr.DataArray, options: Options) -> Series | None:
     """The constant field z, or None where it is the geopotential of something else than the surface."""
     if array.attrs.get("GRIB_typeOfLevel", "surface") != "surface":
         return None
@@ -630,31 +848,127 @@ def _orography(label: str, name: str, array: xr.DataArray, dataset: xr.Dataset) 
             try:
                 first, last = (np.asarray(array.isel({dim: at}).values, np.float64) for at in (0, -1))
             except Exception as error:
-                raise Era5Error(_unreadable(label, error)) from error
+                raise Era5Error(_unreadable(one.label, error)) from error
             # 10 m2 s-2 is a metre; packing differs by less.
             if not np.nanmax(np.abs(first - last)) < 10:
                 return None
-    return _series(label, name, "orography", array, dataset, constant=True)
+    return _series(one, name, "orography", array, options, constant=True)
 
 
-def _horizontal(label: str, name: str, array: xr.DataArray) -> tuple[str, str]:
-    found = []
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where the points of a variable lie: dimensions, coordinates along them [degree], pole if rotated."""
+
+    latitude_axis: str
+    longitude_axis: str
+    latitude: FloatArray
+    longitude: FloatArray
+    pole: RotatedPole | None = None
+
+
+def _place(label: str, name: str, array: xr.DataArray, dataset: xr.Dataset, rotated: bool) -> _Place:
+    kind = str(array.attrs.get("GRIB_gridType", ""))
+    if kind.startswith("reduced") or kind == "sh":
+        raise Era5Error(
+            f"{label}: {name} is on a grid of the type {kind}, which is not a regular longitude/latitude "
+            "grid; ask for one, or convert it, for example with cdo."
+        )
+    if rotated and (found := _rotated_place(label, name, array, dataset)) is not None:
+        return found
+    axes = []
     for names, units in ((_LATITUDE_NAMES, "degrees_north"), (_LONGITUDE_NAMES, "degrees_east")):
-        candidates = [
-            coordinate
-            for key, coordinate in array.coords.items()
-            if _plain(key) in names or coordinate.attrs.get("units") == units
-        ]
+        candidates = _coordinates(array, names, units)
         if any(coordinate.ndim == 2 for coordinate in candidates):
             raise Era5Error(
                 f"{label}: {name} is not on a regular longitude/latitude grid (its coordinates are "
                 "two-dimensional); regrid it first, for example with cdo remapbil."
             )
-        axes = [str(c.dims[0]) for c in candidates if c.ndim == 1 and c.name == c.dims[0]]
-        if not axes:
+        found_axes = [str(c.dims[0]) for c in candidates if c.ndim == 1 and c.name == c.dims[0]]
+        if not found_axes:
             raise Era5Error(f"{label}: {name} has no {names[0]} coordinate, so its place is unknown.")
-        found.append(axes[0])
-    return found[0], found[1]
+        axes.append(found_axes[0])
+    latitude, longitude = (np.asarray(array[axis].values, np.float64) for axis in axes)
+    return _Place(axes[0], axes[1], latitude, longitude)
+
+
+def _coordinates(array: xr.DataArray, names: Sequence[str], units: str) -> list[xr.DataArray]:
+    return [
+        coordinate
+        for key, coordinate in array.coords.items()
+        if _plain(key) in names or coordinate.attrs.get("units") == units
+    ]
+
+
+def _rotated_place(label: str, name: str, array: xr.DataArray, dataset: xr.Dataset) -> _Place | None:
+    """The place on a rotated grid, from its grid mapping or from two-dimensional coordinates."""
+    pairs = [
+        next((c for c in _coordinates(array, names, units) if c.ndim == 2), None)
+        for names, units in ((_LATITUDE_NAMES, "degrees_north"), (_LONGITUDE_NAMES, "degrees_east"))
+    ]
+    latitude, longitude = pairs
+    plane = latitude is not None and longitude is not None and latitude.dims == longitude.dims
+    try:
+        found = _mapped_place(array, dataset)
+        if found is None:
+            if not plane or latitude is None or longitude is None:
+                return None
+            pole, columns, rows = find_pole(longitude.values, latitude.values)
+            return _Place(str(latitude.dims[0]), str(latitude.dims[1]), rows, columns, pole)
+    except RotatedPoleError as error:
+        raise Era5Error(f"{label}: {name} can't be placed, {error}.") from error
+    if plane and latitude is not None and longitude is not None and found.pole is not None:
+        order = found.latitude_axis, found.longitude_axis
+        turned = found.pole.rotate(
+            *(c.transpose(*order).values[::-1, ::-1][[0, -1]][:, [0, -1]] for c in (longitude, latitude))
+        )
+        stated = np.meshgrid(found.longitude[[-1, 0]], found.latitude[[-1, 0]])
+        apart = max(
+            float(np.abs((turned[0] - stated[0] + 180) % 360 - 180).max()),
+            float(np.abs(turned[1] - stated[1]).max()),
+        )
+        if apart > 0.5 * abs(found.latitude[1] - found.latitude[0]):
+            raise Era5Error(
+                f"{label}: the grid mapping of {name} and its two-dimensional coordinates disagree by up to "
+                f"{apart:.3g} degrees; one of them is wrong."
+            )
+    return found
+
+
+def _mapped_place(array: xr.DataArray, dataset: xr.Dataset) -> _Place | None:
+    """The place as a CF grid mapping says it, None where there is none."""
+    named = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
+    mappings = [
+        str(key)
+        for key, variable in dataset.variables.items()
+        if variable.attrs.get("grid_mapping_name") == "rotated_latitude_longitude"
+    ]
+    if not mappings:
+        return None
+    mapping = named if named in mappings else mappings[0]
+    axes = []
+    for standard_name, plain in (("grid_latitude", "rlat"), ("grid_longitude", "rlon")):
+        axis = next(
+            (
+                dim
+                for dim in array.dims
+                if dim in array.coords
+                and (array.coords[dim].attrs.get("standard_name") == standard_name or _plain(dim) == plain)
+            ),
+            None,
+        )
+        if axis is None:
+            return None
+        axes.append(str(axis))
+    rows, columns = (np.asarray(array[axis].values, np.float64) for axis in axes)
+    return _Place(axes[0], axes[1], rows, columns, RotatedPole.from_cf(dataset[mapping].attrs))
+
+
+def _grid_winds(array: xr.DataArray) -> bool | None:
+    """Whether winds are relative to the grid, as GRIB or the standard name says."""
+    if "GRIB_uvRelativeToGrid" in array.attrs:
+        return bool(array.attrs["GRIB_uvRelativeToGrid"])
+    name = array.attrs.get("standard_name")
+    return True if name in _GRID_WINDS else False if name in _EARTH_WINDS else None
 
 
 def _best_first(dataset: xr.Dataset, array: xr.DataArray) -> tuple[int, ...]:
@@ -688,10 +1002,44 @@ def _times(
     values = np.asarray(best.values, "datetime64[ns]").ravel()
     if np.isnat(values).any():
         raise Era5Error(f"{label}: some of its time stamps are missing.")
-    # Stamps stored as floating-point days are off by some seconds.
-    half_minute = np.timedelta64(30, "s")
-    rounded = (values + half_minute).astype("datetime64[m]").astype("datetime64[ns]")
+    rounded = _whole_minutes(values)
     dims = [str(dim) for dim in best.dims]
     if len(dims) == 2 and dims != sorted(dims, key=lambda dim: dim == "step"):
         raise Era5Error(f"{label}: {best.dims} is an order of forecast times that is not understood.")
     return (dims[0] if dims else None), (dims[1] if len(dims) == 2 else None), rounded
+
+
+def _whole_minutes(values: NDArray[Any]) -> Times:
+    # Stamps stored as floating-point days are off by some seconds.
+    half_minute = np.timedelta64(30, "s")
+    rounded: Times = (values + half_minute).astype("datetime64[m]").astype("datetime64[ns]")
+    return rounded
+
+
+def _reference(array: xr.DataArray, dataset: xr.Dataset, time: str | None, step: str | None) -> Times | None:
+    """Start of the forecast of each time stamp, None where the file doesn't say."""
+    stamped = next((key for key in _TIME_NAMES if key in dataset.variables), None)
+    candidates = ["forecast_reference_time", *(["time"] if stamped == "valid_time" else [])]
+    found = next((dataset[key] for key in candidates if key in dataset.variables), None)
+    if found is None or found.dtype.kind != "M" or not set(found.dims) <= {time, step}:
+        return None
+    shape = {axis: array.sizes[axis] for axis in (time, step) if axis is not None}
+    whole = found.broadcast_like(xr.DataArray(np.zeros(tuple(shape.values())), dims=tuple(shape)))
+    return _whole_minutes(np.asarray(whole.transpose(*shape).values, "datetime64[ns]").ravel())
+
+
+def _bounds(
+    array: xr.DataArray, dataset: xr.Dataset, time: str | None, step: str | None
+) -> tuple[Times, Times] | None:
+    """(starts, ends) of the intervals of sums, where the file gives bounds of time (CF-1.11, section 7)."""
+    if time is None or step is not None or "sum" not in str(array.attrs.get("cell_methods", "")):
+        return None
+    coordinate = dataset.variables.get(time)
+    name = None if coordinate is None else coordinate.attrs.get("bounds", coordinate.encoding.get("bounds"))
+    if name not in dataset.variables:
+        return None
+    bounds = dataset.variables[str(name)]
+    if bounds.dtype.kind != "M" or bounds.ndim != 2 or bounds.dims[0] != time or bounds.shape[1] != 2:
+        return None
+    values = np.asarray(bounds.values, "datetime64[ns]")
+    return None if np.isnat(values).any() else (_whole_minutes(values[:, 0]), _whole_minutes(values[:, 1]))

@@ -1,12 +1,15 @@
 """Regridding from a regular longitude/latitude grid to a projected :class:`core.domain.Grid`.
 
+The longitudes and latitudes of the source may be rotated ones (:class:`core.data.rotated.RotatedPole`).
+
 Both methods are linear, so each is computed once as a sparse matrix and applied to any number of hours:
 
 * :func:`bilinear` for states: the value at the centre of every target cell. Constants and linear functions
   of longitude and latitude are reproduced, and nothing is extrapolated.
 * :func:`conservative` for fluxes and sums: the mean over the area of every target cell, first order
   (Jones 1999, doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2, with constant values inside source cells).
-  Areas are those of the WGS84 ellipsoid, so the integral over the target equals that over the source.
+  Areas are those of the WGS84 ellipsoid, for rotated sources those of the sphere, so the integral over the
+  target equals that over the source.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from pyproj import Transformer
 from scipy import sparse
 
+from core.data.rotated import RotatedPole
 from core.domain import Grid
 
 FloatArray = NDArray[np.float64]
@@ -35,6 +39,9 @@ _POSITION_TOLERANCE = 1e-3
 
 _EDGE_SEGMENTS = 4
 # Straight edges of the target are curved in longitude and latitude; 4 chords leave 2e-5 of a 16-km cell.
+
+_PAIRS_AT_ONCE = 250_000
+# Overlaps of cells are shapes of some hundred bytes; the fine grid of Italy has two million.
 
 
 class RegridError(ValueError):
@@ -125,13 +132,16 @@ class Regridder:
         return regridded.assign_coords(y=self.grid.y, x=self.grid.x)
 
 
-def bilinear(longitude: ArrayLike, latitude: ArrayLike, grid: Grid) -> Regridder:
+def bilinear(
+    longitude: ArrayLike, latitude: ArrayLike, grid: Grid, pole: RotatedPole | None = None
+) -> Regridder:
     """Interpolate linearly in longitude and latitude to the centres of ``grid``.
 
     Parameters
     ----------
     longitude : [degree_east], evenly spaced, 0 to 360 or -180 to 180, may cross either seam
     latitude : [degree_north], evenly spaced, in either order
+    pole : where longitude and latitude are rotated ones, of which grid
 
     Centres outside the source points get no value; a source that goes round the globe has no edge in
     longitude.
@@ -139,10 +149,11 @@ def bilinear(longitude: ArrayLike, latitude: ArrayLike, grid: Grid) -> Regridder
     Raises RegridError where the coordinates are not a regular grid.
     """
     source = _Source.of(longitude, latitude)
+    target_longitude, target_latitude = _positions(grid, pole)
     # Counted in source cells from the first point, in the order of the axes as sorted.
-    column = (grid.longitude.ravel() - source.west) % 360 / source.dlon
+    column = (target_longitude.ravel() - source.west) % 360 / source.dlon
     column = np.where(column > 360 / source.dlon - _POSITION_TOLERANCE, column - 360 / source.dlon, column)
-    row = (grid.latitude.ravel() - source.south) / source.dlat
+    row = (target_latitude.ravel() - source.south) / source.dlat
     last_column = source.columns.size - (0 if source.cyclic else 1)
     inside = _within(row, source.rows.size - 1) & _within(column, last_column)
     row = np.clip(row, 0, source.rows.size - 1)
@@ -169,7 +180,9 @@ def bilinear(longitude: ArrayLike, latitude: ArrayLike, grid: Grid) -> Regridder
     )
 
 
-def conservative(longitude: ArrayLike, latitude: ArrayLike, grid: Grid) -> Regridder:
+def conservative(
+    longitude: ArrayLike, latitude: ArrayLike, grid: Grid, pole: RotatedPole | None = None
+) -> Regridder:
     """Average over the area of the cells of ``grid``; the integral is conserved.
 
     Source cells reach half a spacing to each side of their point (not beyond the poles). A target cell that
@@ -177,11 +190,8 @@ def conservative(longitude: ArrayLike, latitude: ArrayLike, grid: Grid) -> Regri
     :func:`bilinear`; RegridError also where a target cell contains a pole.
     """
     source = _Source.of(longitude, latitude)
-    middle = float(grid.longitude[grid.shape[0] // 2, grid.shape[1] // 2])
-    # In a cylindrical equal-area projection source cells are rectangles and areas are true.
-    cylinder = f"+proj=cea +lon_0={middle!r} +datum=WGS84"
-    to_cylinder = Transformer.from_crs("EPSG:4326", cylinder, always_xy=True)
-    x_per_degree = float(to_cylinder.transform(middle + 1.0, 0.0)[0])
+    cylinder = _Cylinder.around(grid, pole)
+    middle, x_per_degree = cylinder.middle, cylinder.x_per_degree
 
     cells = _target_cells(grid, cylinder)
     left, bottom, right, top = shapely.bounds(cells).T
@@ -192,7 +202,7 @@ def conservative(longitude: ArrayLike, latitude: ArrayLike, grid: Grid) -> Regri
         )
 
     edges = source.south + source.dlat * (np.arange(source.rows.size + 1) - 0.5)
-    _, edge_y = to_cylinder.transform(np.full(edges.shape, middle), np.clip(edges, -90, 90))
+    edge_y = cylinder.heights(np.clip(edges, -90, 90))
     first = np.clip(np.searchsorted(edge_y, bottom, side="right") - 1, 0, source.rows.size)
     stop = np.clip(np.searchsorted(edge_y, top, side="left"), first, source.rows.size)
 
@@ -206,8 +216,11 @@ def conservative(longitude: ArrayLike, latitude: ArrayLike, grid: Grid) -> Regri
         end = np.ceil((right - west) / width + shift * turn).clip(start, source.columns.size)
         target, j, i = _expand(first, stop, start, end.astype(np.intp))
         box_west = west + (i - shift * turn) * width
-        boxes = shapely.box(box_west, edge_y[j], box_west + width, edge_y[j + 1])
-        overlap = shapely.area(shapely.intersection(cells[target], boxes))
+        overlap = np.zeros(target.size)
+        for begin in range(0, target.size, _PAIRS_AT_ONCE):
+            at = slice(begin, begin + _PAIRS_AT_ONCE)
+            boxes = shapely.box(box_west[at], edge_y[j[at]], box_west[at] + width, edge_y[j[at] + 1])
+            overlap[at] = shapely.area(shapely.intersection(cells[target[at]], boxes))
         kept = overlap > 0
         parts.append((target[kept], j[kept], i[kept], overlap[kept]))
     target, j, i, overlap = (np.concatenate(items) for items in zip(*parts, strict=True))
@@ -282,15 +295,66 @@ def _within(position: FloatArray, last: int) -> NDArray[np.bool_]:
     return inside
 
 
-def _target_cells(grid: Grid, crs: str) -> NDArray[np.object_]:
-    """Outlines of all cells as polygons in ``crs``, row by row, shape (H * W,)."""
+def _positions(grid: Grid, pole: RotatedPole | None) -> tuple[FloatArray, FloatArray]:
+    """(longitude, latitude) of the cell centres in the system of the source [degree], shape (H, W)."""
+    if pole is None:
+        return grid.longitude, grid.latitude
+    return pole.rotate(grid.longitude, grid.latitude)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cylinder:
+    """A cylindrical equal-area projection of the source's longitude and latitude.
+
+    In it source cells are rectangles and areas are true: on the ellipsoid, or, for rotated coordinates, which
+    exist on the sphere only, there.
+    """
+
+    middle: float
+    pole: RotatedPole | None
+
+    @classmethod
+    def around(cls, grid: Grid, pole: RotatedPole | None) -> _Cylinder:
+        height, width = grid.shape
+        return cls(float(_positions(grid, pole)[0][height // 2, width // 2]), pole)
+
+    @property
+    def crs(self) -> str:
+        return f"+proj=cea +lon_0={self.middle!r} +datum=WGS84"
+
+    @property
+    def x_per_degree(self) -> float:
+        if self.pole is not None:
+            return 1.0
+        to_cylinder = Transformer.from_crs("EPSG:4326", self.crs, always_xy=True)
+        return float(to_cylinder.transform(self.middle + 1.0, 0.0)[0])
+
+    def heights(self, latitude: FloatArray) -> FloatArray:
+        """The second coordinate of parallels."""
+        if self.pole is not None:
+            return np.degrees(np.sin(np.radians(latitude)))
+        to_cylinder = Transformer.from_crs("EPSG:4326", self.crs, always_xy=True)
+        return np.asarray(to_cylinder.transform(np.full(latitude.shape, self.middle), latitude)[1])
+
+    def project(self, x: FloatArray, y: FloatArray, crs: str) -> tuple[FloatArray, FloatArray]:
+        """From the coordinates of another projection."""
+        if self.pole is None:
+            projected = Transformer.from_crs(crs, self.crs, always_xy=True).transform(x, y)
+            return np.asarray(projected[0]), np.asarray(projected[1])
+        longitude, latitude = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+        turned, rotated_latitude = self.pole.rotate(longitude, latitude)
+        return (turned - self.middle + 180) % 360 - 180, self.heights(rotated_latitude)
+
+
+def _target_cells(grid: Grid, cylinder: _Cylinder) -> NDArray[np.object_]:
+    """Outlines of all cells as polygons on ``cylinder``, row by row, shape (H * W,)."""
     along = np.arange(_EDGE_SEGMENTS) / _EDGE_SEGMENTS
     zero, one = np.zeros(_EDGE_SEGMENTS), np.ones(_EDGE_SEGMENTS)
     ring_x = np.concatenate([along, one, 1 - along, zero]) - 0.5
     ring_y = np.concatenate([zero, along, one, 1 - along]) - 0.5
     x, y = np.meshgrid(grid.x, grid.y)
-    outline_x, outline_y = Transformer.from_crs(grid.crs, crs, always_xy=True).transform(
-        x.ravel()[:, None] + grid.dx * ring_x, y.ravel()[:, None] + grid.dy * ring_y
+    outline_x, outline_y = cylinder.project(
+        x.ravel()[:, None] + grid.dx * ring_x, y.ravel()[:, None] + grid.dy * ring_y, grid.crs
     )
     cells: NDArray[np.object_] = np.asarray(shapely.polygons(np.stack([outline_x, outline_y], axis=-1)))
     return cells
