@@ -774,7 +774,7 @@ def downscale(
     try:
         show_run(run)
     except KeyboardInterrupt:
-        say(f"Stopped. What is done is kept beside {out_path}; the same command continues it.", err)
+        say("Stopped. The same command goes on with what is done.", err)
         raise typer.Exit(130) from None
     made = ", ".join(
         f"{d.label} ({members} members)" if d.stochastic and members > 1 else d.label for d in downscalers

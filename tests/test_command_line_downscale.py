@@ -228,7 +228,7 @@ def test_a_file_is_replaced_only_on_request(tmp_path, days):
         assert dataset.sizes["time"] == 40
 
 
-def test_stopping_leaves_nothing(tmp_path, days, monkeypatch):
+def test_stopping_in_the_first_piece_leaves_nothing(tmp_path, days, monkeypatch):
     from core.downscale import QuadraticInterpolation
 
     plain, hours = QuadraticInterpolation.downscale, []
@@ -245,7 +245,7 @@ def test_stopping_leaves_nothing(tmp_path, days, monkeypatch):
         tramontana.app, ["downscale", str(days.path), "--model", "quadratic", "--out", str(path)]
     )
     assert result.exit_code == 130
-    assert "Nothing was written" in result.output
+    assert "Stopped. The same command goes on" in result.output
     assert list(path.parent.iterdir()) == []
 
 

@@ -131,7 +131,7 @@ def downscale_to_file(
     stores = [stores] if isinstance(stores, Store) else list(stores)
     sampling = sampling or Sampling()
     if not stores or not downscalers:
-        raise DownscaleError("A run needs at least one store and one downscaler.")
+        raise DownscaleError("A run needs at least one hour and one downscaler.")
     times = stores[0].hours if hours is None else as_times(hours)
     if not times.size:
         raise DownscaleError("A run needs at least one hour and one downscaler.")

@@ -95,6 +95,10 @@ class Tools:
                 yield WorkStep(hour, 1, 1, float(number))
             return
         coarse = store.read_coarse(work.hours, names)
+        numbers = self.sources[work.piece.key].numbers
+        if numbers is not None:
+            # The noise follows it; stores that do not say theirs are counted.
+            coarse = coarse.assign_coords(number=numbers[work.piece.store])
         for event in downscaler.sample(
             coarse, static, store.domain, work.members, self.sampling, noise=self.noise, batch=self.batch
         ):
