@@ -1,7 +1,7 @@
 """Throughput of ``tramontana downscale`` on one and two workers, and its memory over ten times the length.
 
-``python -m benchmarks.downscale`` makes a small model with random weights and a store of a 128 x 128 domain in
-a temporary folder, and prints
+``python -m benchmarks.downscale`` makes a small model with random weights and a store of 128 x 128 cells in a
+temporary folder, and prints
 
 - fields (hours x members) per minute of one worker and of two, each with one thread, and their ratio. The
   time of starting the workers does not count: it runs from the first pieces that are done to the last.
