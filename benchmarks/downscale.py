@@ -125,7 +125,11 @@ def month(folder: Path) -> bool:
     killed = None
     with (
         LocalCluster(
-            n_workers=3, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
+            n_workers=3,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            memory_limit=0,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -190,8 +190,8 @@ def _client(workers: Workers, stack: ExitStack) -> Any:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
+            # No page, and any free port for what Dask serves nevertheless, seen by this machine alone.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             # Memory is that of PyTorch, which Dask does not manage; --memory bounds it.
             memory_limit=0,
             silence_logs=logging.CRITICAL,
