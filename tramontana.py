@@ -1045,7 +1045,10 @@ def _report(store: Store, downscalers: list[Downscaler], hours: Any, folder: Pat
 
 @app.command()
 def downscale(
-    store: Annotated[Path, typer.Argument(help="Store with the predictors.")],
+    stores: Annotated[
+        list[Path],
+        typer.Argument(help="Store with the predictors; several for the coarse members of a forecast."),
+    ],
     models: Annotated[
         list[str],
         typer.Option("--model", help="A model file, or quadratic or lapse_rate; several are allowed."),
@@ -1081,28 +1084,58 @@ def downscale(
         typer.Option(min=0, help="Memory for the fields of a batch [GiB]; 2 by default on the CPU."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads on the CPU.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads on the CPU, of each worker.")
+    ] = None,
     precision: PrecisionOption = "float32",
+    packed: Annotated[
+        bool, typer.Option("--packed", help="16 bits a value: temperature to 0.00125 K, half the size.")
+    ] = False,
+    per_month: Annotated[
+        bool, typer.Option("--per-month", help="A file for every month: name-2016-01.nc.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Processes of this machine that share the work.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A Dask scheduler, tcp://host:8786, whose workers share the work.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not continue an interrupted run.")] = False,
 ) -> None:
-    """Fine fields of models over hours and members, as one CF file (NetCDF or Zarr)."""
+    """Fine fields of models over hours and members, as CF files (NetCDF or Zarr).
+
+    The same command continues a run that was stopped or killed. See docs/downscaling.md for clusters.
+    """
     import numpy as np
 
     from core.data.samples import split_hours
-    from core.downscale import NoiseFile, Sampling, downscale_to_file, from_checkpoint, interpolations
+    from core.downscale import (
+        NoiseFile,
+        Sampling,
+        Workers,
+        downscale_to_file,
+        from_checkpoint,
+        interpolations,
+    )
     from core.plural import counted
 
-    opened = open_store(store)
-    times = split_hours(opened.hours, split)
+    opened = [open_store(store) for store in stores]
+    times = split_hours(opened[0].hours, split)
     if hours is not None:
         first, last = (np.datetime64(hour, "ns") for hour in hours)
         times = times[(times >= first) & (times <= last)]
         if not times.size:
-            raise ValueError(f"{store} has no hour from {hours[0]} to {hours[1]} in the split {split}.")
+            raise ValueError(f"{stores[0]} has no hour from {hours[0]} to {hours[1]} in the split {split}.")
     sampling = Sampling.checked(sampler=sampler, steps=steps, seed=seed, eta=eta, timesteps=timesteps)
     simple = {downscaler.key: downscaler for downscaler in interpolations()}
+    many = None
+    if workers is not None or scheduler is not None:
+        many = Workers(count=workers, scheduler=scheduler, device=device, threads=threads)
+    # Workers read the weights themselves.
     options: dict[str, Any] = {
-        "device": device,
+        "device": device if many is None else "cpu",
+        "lazy": many is not None,
         "memory_gib": memory,
         "threads": threads,
         "precision": precision,
@@ -1121,17 +1154,23 @@ def downscale(
         sampling=sampling,
         noise=start,
         batch=batch,
+        packed=packed,
+        per_month=per_month,
         overwrite=overwrite,
+        fresh=fresh,
+        workers=many,
     )
     try:
         show_run(run)
     except KeyboardInterrupt:
-        err.print("Stopped. Nothing was written.")
+        say("Stopped. The same command goes on with what is done.", err)
         raise typer.Exit(130) from None
     made = ", ".join(
         f"{d.label} ({members} members)" if d.stochastic and members > 1 else d.label for d in downscalers
     )
-    say(f"Wrote {out_path}: {counted(times.size, 'hour')} of {made}.")
+    name = f"{out_path.stem}-YEAR-MONTH{out_path.suffix}" if per_month else out_path.name
+    of = f", {counted(len(stores), 'coarse member')}" if len(stores) > 1 else ""
+    say(f"Wrote {out_path.with_name(name)}: {counted(times.size, 'hour')} of {made}{of}.")
 
 
 def show_run(run: Generator[RunProgress, None, None]) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def test_a_file_is_replaced_only_on_request(tmp_path, days):
         assert dataset.sizes["time"] == 40
 
 
-def test_stopping_leaves_nothing(tmp_path, days, monkeypatch):
+def test_stopping_in_the_first_piece_leaves_nothing(tmp_path, days, monkeypatch):
     from core.downscale import QuadraticInterpolation
 
     plain, hours = QuadraticInterpolation.downscale, []
@@ -245,8 +246,76 @@ def test_stopping_leaves_nothing(tmp_path, days, monkeypatch):
         tramontana.app, ["downscale", str(days.path), "--model", "quadratic", "--out", str(path)]
     )
     assert result.exit_code == 130
-    assert "Nothing was written" in result.output
+    assert "Stopped. The same command goes on" in result.output
     assert list(path.parent.iterdir()) == []
+
+
+def wait_for_pieces(process, record, pieces):
+    """Until so many pieces are recorded as done."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if record.exists() and sum(record.read_bytes()) >= pieces:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"{pieces} pieces were not done (exit status {process.poll()}).")
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
+    times = np.datetime64("2030-01-01T00", "ns") + np.arange(1200) * np.timedelta64(1, "h")
+    store = small_store(tmp_path / "hours.zarr", times)
+    path = tmp_path / "a.zarr"
+    folder = tmp_path / ".a.zarr.partial"
+    command = ("downscale", store.path, "--model", "quadratic", "--out", path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tramontana", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_pieces(process, folder / "done", 3)
+    process.kill()
+    process.wait()
+    assert not path.exists()
+    done = np.frombuffer((folder / "done").read_bytes(), np.uint8)
+    assert 3 <= done.sum() < 50
+    shards = {
+        str(row): next(folder.glob("data-*")) / "t2m/c/0" / f"{row}/0/0" for row in np.flatnonzero(done)
+    }
+    written = {row: shard.stat().st_mtime_ns for row, shard in shards.items()}
+    assert "another request" in fail(*command, "--packed")
+    call(*command)
+    assert {row: (path / f"t2m/c/0/{row}/0/0").stat().st_mtime_ns for row in written} == written
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "hours.zarr"]
+    with xr.open_dataset(path) as dataset:
+        # As one computes it from the store: a kelvin warmer from hour to hour.
+        values = dataset["t2m"].values[0]
+    np.testing.assert_allclose(
+        values, 280.0 + np.arange(1200.0)[:, None, None] + np.zeros((32, 32)), atol=1e-2
+    )
+
+
+def test_several_stores_make_a_dimension(tmp_path, days):
+    times = days.hours
+    other = small_store(tmp_path / "b.zarr", times)
+    path = tmp_path / "a.nc"
+    output = call(
+        "downscale", days.path, other.path, "--model", "quadratic", "--out", path, "--per-month", "--fresh"
+    )
+    assert "a-YEAR-MONTH.nc: 40 hours of Quadratic interpolation, 2 coarse members" in output
+    with xr.open_dataset(tmp_path / "a-2020-01.nc") as dataset:
+        assert dataset["t2m"].sizes["number"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--workers", "1", "--scheduler", "tcp://127.0.0.1:1"), "either a number of workers or the address"),
+        (("--scheduler", "nonsense"), "no Dask scheduler at nonsense"),
+    ],
+)
+def test_workers_that_are_not_there(tmp_path, days, options, sentence):
+    path = tmp_path / "a.nc"
+    assert sentence in fail("downscale", days.path, "--model", "quadratic", "--out", path, *options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_console_script_has_no_stack_traces(tmp_path, days):

@@ -34,6 +34,7 @@ from core.variables import PREDICTORS, STATICS, TARGETS, VARIABLES
 
 FORMAT_VERSION = 1
 HOURS_PER_SHARD = 24
+MOST_COARSE_MEMBERS = 2**32
 HOWTO = "Make one with `tramontana demo`, or from your own files with `tramontana ingest era5`."
 
 Times = NDArray[np.datetime64]
@@ -246,6 +247,22 @@ class Store:
 
     # ---------------------------------------------------------------- what is there
 
+    @property
+    def coarse_member(self) -> int | None:
+        """The number of the coarse member that this store holds of an ensemble forecast; None otherwise.
+
+        From the root attribute ``coarse_member``. Raises StoreError where that is no such number.
+        """
+        number = self.attrs.get("coarse_member")
+        if number is None:
+            return None
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < MOST_COARSE_MEMBERS:
+            raise StoreError(
+                f"{self.path} has the coarse member {number!r}; it must be a whole number from 0. "
+                "Make the store again."
+            )
+        return number
+
     def _load_index(self) -> None:
         names = set(self._root.group_keys())
         if "coarse" not in names:
@@ -440,13 +457,16 @@ class Store:
     ) -> xr.Dataset:
         """Predictors of complete hours, float32 in SI units, dims (time, y, x).
 
-        Where the store holds it, ``orography`` (y, x) [m] comes along. One hour keeps its time
-        dimension. Raises StoreError for hours or variables that are not there.
+        Where the store holds it, ``orography`` (y, x) [m] comes along, and as a scalar coordinate ``number``
+        the coarse member of a forecast. One hour keeps its time dimension. Raises StoreError for hours or
+        variables that are not there.
         """
         dataset = self._read("coarse", self.domain.coarse, hours, variables)
         if "orography" in self._variables["coarse"]:
             values = np.asarray(_array(_group(self._root, "coarse"), "orography")[...])
             dataset["orography"] = (("y", "x"), values, VARIABLES["orography"].attrs)
+        if self.coarse_member is not None:
+            dataset.coords["number"] = ((), self.coarse_member)
         return dataset
 
     def read_fine(self, hours: ArrayLike | None = None, variables: Iterable[str] | None = None) -> xr.Dataset:
@@ -467,7 +487,8 @@ class Store:
         if self._static is None:
             if "static" not in set(self._root.group_keys()):
                 raise StoreError(f"{self.path} holds no static fields (no /static group).")
-            with xr.open_zarr(str(self.path), group="static", consolidated=False) as dataset:
+            # Without Dask, which a worker would have to ask its own scheduler for while it computes.
+            with xr.open_zarr(str(self.path), group="static", consolidated=False, chunks=None) as dataset:
                 static = dataset.load()
             if not self.domain.fine.matches(static["x"].values, static["y"].values):
                 raise StoreError(

@@ -1,4 +1,4 @@
-"""Noise of an ensemble member: a pure function of seed, hour, member and step.
+"""Noise of an ensemble member: a pure function of seed, hour, member, step and number of the coarse member.
 
 No generator is carried along. Every draw starts the counter-based Philox 4x64-10 (Salmon et al., "Parallel
 random numbers: as easy as 1, 2, 3", SC 2011; NumPy's implementation) at its own place, so the numbers do not
@@ -7,11 +7,13 @@ depend on batches, on their order, on the device, or on which members were drawn
 Layout, fixed for ever since stored results depend on it:
 
     key     word 0: seed          word 1: hour (upper 32 bits), member (lower 32 bits)
-    counter words 0 to 2: run through by the draw         word 3: step
+    counter words 0 and 1: run through by the draw        word 2: number        word 3: step
 
-where hour counts from 1970-01-01 00 UTC, in two's complement, and word 0 of the counter is 1 at the first
-block of four outputs. Each pair of 64-bit outputs (a, b) makes two normal numbers by the transform of Box and
-Muller (Ann. Math. Statist. 29, 1958) in float64:
+where number is that of the coarse member that an ensemble forecast gives (0 for anything else): different
+numbers draw from different places of one stream, so their noise is independent, and a draw would have to take
+2**128 blocks to reach that of the next. The hour counts from 1970-01-01 00 UTC, in two's complement, and word
+0 of the counter is 1 at the first block of four outputs. Each pair of 64-bit outputs (a, b) makes two normal
+numbers by the transform of Box and Muller (Ann. Math. Statist. 29, 1958) in float64:
 
     r = sqrt(-2 log((a // 2**11 + 1) / 2**53))      angle = 2 pi (b // 2**11) / 2**53      r cos, r sin
 
@@ -32,7 +34,13 @@ from torch import Tensor
 
 
 def member_noise(
-    shape: Sequence[int], *, seed: int, hour: np.datetime64, member: int, step: int = 0
+    shape: Sequence[int],
+    *,
+    seed: int,
+    hour: np.datetime64,
+    member: int,
+    step: int = 0,
+    number: int = 0,
 ) -> Tensor:
     """Unit normal numbers of ``shape``, float32, on the CPU.
 
@@ -42,6 +50,7 @@ def member_noise(
     hour : UTC, on the hour
     member : from 0 to 2**32 - 1
     step : 0 for the start of a sample, then 1, 2, ... for the steps of a sampler; up to 2**64 - 1
+    number : of the coarse member, from 0 to 2**32 - 1
 
     A larger draw begins with the smaller one of the same key. Raises ValueError outside these ranges.
     """
@@ -49,7 +58,7 @@ def member_noise(
         _whole(seed, 64, "seed"),
         (_epoch_hour(hour) % 2**32) << 32 | _whole(member, 32, "member"),
     ]
-    counter = [0, 0, 0, _whole(step, 64, "step")]
+    counter = [0, 0, _whole(number, 32, "number"), _whole(step, 64, "step")]
     size = prod(shape)
     philox = np.random.Philox(
         key=np.array(key, dtype=np.uint64),

@@ -25,3 +25,4 @@ from core.downscale.sampling import SamplingStep as SamplingStep
 from core.downscale.sampling import collect as collect
 from core.downscale.start_noise import NoiseFile as NoiseFile
 from core.downscale.stores import downscale_store as downscale_store
+from core.downscale.workers import Workers as Workers

@@ -3,7 +3,7 @@
 The order of work follows what each part depends on. The statics are encoded once per run, the UNet's mean
 and the context once per hour, and only the denoiser runs for every member and step. Hours and members are
 computed together, as many as the memory budget allows; since the noise of a member depends on seed, hour,
-member and step alone, fields do not depend on how they were put together, but for rounding.
+member, step and coarse member alone, fields do not depend on how they were put together, but for rounding.
 """
 
 from __future__ import annotations
@@ -215,7 +215,8 @@ class GenerativeDownscaler(NetworkDownscaler):
             ``side_multiple`` (32 at published depth)
         members : different whole numbers from 0; a member is the same whichever others are asked for
         sampling : by default ``Sampling()``
-        noise : the noise to use in place of that of ``sampling.seed``
+        noise : the noise to use in place of that of ``sampling.seed`` and, for ensemble forecasts, of the
+            scalar coordinate ``number`` of ``coarse``
         batch : fields computed together, by default :meth:`fields_at_once`
 
         Yields
@@ -246,8 +247,9 @@ class GenerativeDownscaler(NetworkDownscaler):
         inputs, statics = self._tensors(coarse, static, domain)
         hours = coarse["time"].values
         fields = [_Field(row, hours[row], member) for row in range(len(inputs)) for member in chosen]
+        number = int(coarse["number"]) if "number" in coarse.coords else 0
         run = _Run(
-            inputs, statics, domain, fields, len(chosen), sampling, noise or seeded(sampling.seed),
+            inputs, statics, domain, fields, len(chosen), sampling, noise or seeded(sampling.seed, number),
             batch or self.fields_at_once(domain),
         )  # fmt: skip
         return self._events(run)

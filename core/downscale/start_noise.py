@@ -22,11 +22,11 @@ start), gives unit normal noise of that shape, float32, on the CPU."""
 DIMS = ("time", "member", "channel", "y", "x")
 
 
-def seeded(seed: int) -> Noise:
-    """Noise as :func:`core.diffusion.noise.member_noise` draws it."""
+def seeded(seed: int, number: int = 0) -> Noise:
+    """Noise as :func:`core.diffusion.noise.member_noise` draws it for the coarse member ``number``."""
 
     def noise(shape: Shape, hour: np.datetime64, member: int, step: int) -> Tensor:
-        return member_noise(shape, seed=seed, hour=hour, member=member, step=step)
+        return member_noise(shape, seed=seed, hour=hour, member=member, step=step, number=number)
 
     return noise
 

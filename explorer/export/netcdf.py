@@ -28,7 +28,8 @@ def write_netcdf(scene: Scene, library: Library, path: Path) -> None:
     name data, model files with their hashes, sampler, steps and seed. Generative models have the members
     that are there. Runs in any thread; may compute. Raises ExportError or StoreError in plain words.
     """
-    from core.downscale.output import FieldFile, Source
+    from core.downscale.layout import Source
+    from core.downscale.output import FieldFile
     from core.downscale.run import describe_data
     from core.downscale.sampling import Sampling
 

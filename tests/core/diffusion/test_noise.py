@@ -32,11 +32,11 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
     return x
 
 
-def by_definition(size: int, seed: int, hour: int, member: int, step: int) -> list[float]:
+def by_definition(size: int, seed: int, hour: int, member: int, step: int, number: int) -> list[float]:
     key = [seed, (hour % 2**32) * 2**32 + member]
     raw: list[int] = []
     while len(raw) < size + size % 2:
-        raw += philox([1 + len(raw) // 4, 0, 0, step], key)
+        raw += philox([1 + len(raw) // 4, 0, number, step], key)
     result: list[float] = []
     for a, b in zip(raw[::2], raw[1::2], strict=True):
         radius = math.sqrt(-2 * math.log((a // 2**11 + 1) / 2**53))
@@ -45,11 +45,15 @@ def by_definition(size: int, seed: int, hour: int, member: int, step: int) -> li
     return result[:size]
 
 
-@given(seeds, hours, members, steps, st.integers(1, 9))
+@given(seeds, hours, members, steps, st.just(0) | members, st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
-def test_layout_is_the_documented_one(seed: int, hour: int, member: int, step: int, size: int) -> None:
-    result = member_noise((size,), seed=seed, hour=np.datetime64(hour, "h"), member=member, step=step)
-    expected = by_definition(size, seed, hour, member, step)
+def test_layout_is_the_documented_one(
+    seed: int, hour: int, member: int, step: int, number: int, size: int
+) -> None:
+    result = member_noise(
+        (size,), seed=seed, hour=np.datetime64(hour, "h"), member=member, step=step, number=number
+    )
+    expected = by_definition(size, seed, hour, member, step, number)
     np.testing.assert_allclose(result.numpy(), expected, rtol=2e-7, atol=1e-15)
 
 
@@ -106,6 +110,8 @@ def test_every_part_of_the_key_counts() -> None:
         base | {"member": 6 + 2**31},
         base | {"step": 8},
         base | {"member": 7, "step": 6},
+        base | {"number": 1},
+        base | {"number": 7, "step": 1},
     ]
     first = [float(member_noise((1,), **key)) for key in others]
     assert len(set(first)) == len(others)
@@ -158,6 +164,7 @@ def test_numbers_are_unit_normal_and_independent() -> None:
         ({"seed": True}, "seed"),
         ({"member": 2**32}, "member"),
         ({"step": -1}, "step"),
+        ({"number": 2**32}, "number"),
         ({"hour": np.datetime64("2022-07-15T12:30")}, "whole hours; 2022-07-15T12:30 is none"),
         ({"hour": np.datetime64("NaT")}, "must be a numpy.datetime64"),
         ({"hour": "2022-07-15T12"}, "must be a numpy.datetime64"),

@@ -11,8 +11,9 @@ import xarray as xr
 from pyproj import Transformer
 
 from core.data.pairs import PairError, read_temperature
-from core.downscale import DownscaleError, output
-from core.downscale.output import FieldFile, Source
+from core.downscale import DownscaleError
+from core.downscale.layout import NetCDFBackend, Source
+from core.downscale.output import FieldFile, put_in_place
 from core.variables import VARIABLES
 from tests.synthetic_store import DOMAIN
 
@@ -30,10 +31,9 @@ def fields(members: list[int], hours: np.ndarray, offset: float = 0.0) -> xr.Dat
     )
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 @pytest.mark.filterwarnings("error")
-def test_one_source_lies_at_the_root(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / "new" / f"a{suffix}"
+def test_one_source_lies_at_the_root(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.nc"
     source = Source(("t2m",), (0, 5), {"seed": "7", "sampler_eta": 0.5})
     with FieldFile(path, DOMAIN, HOURS, {"ldm": source}, attrs=ATTRS) as file:
         # In any order, some at a time.
@@ -62,9 +62,8 @@ def test_one_source_lies_at_the_root(tmp_path: Path, suffix: str) -> None:
     assert (result.attrs["seed"], result.attrs["sampler_eta"]) == ("7", 0.5)
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_latitude_and_longitude_lie_beside_the_projected_axes(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a{suffix}"
+def test_latitude_and_longitude_lie_beside_the_projected_axes(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
     with FieldFile(path, DOMAIN, HOURS[:1], {"a": Source(("t2m",), (0,))}, attrs=ATTRS) as file:
         file.write("a", fields([0], HOURS[:1]))
     with xr.open_dataset(path, decode_coords=False) as raw:
@@ -110,9 +109,8 @@ def test_the_temperature_can_be_read_back_for_the_audit(tmp_path: Path) -> None:
         read_temperature(both)
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_several_sources_have_a_group_each(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a{suffix}"
+def test_several_sources_have_a_group_each(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
     sources = {"one": Source(("t2m",), (0,), {"seed": "1"}), "two": Source(("t2m",), (0, 1))}
     with FieldFile(path, DOMAIN, HOURS[:1], sources, attrs=ATTRS) as file:
         file.write("one", fields([0], HOURS[:1]))
@@ -126,9 +124,8 @@ def test_several_sources_have_a_group_each(tmp_path: Path, suffix: str) -> None:
         )
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_nothing_half_written_stays(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a{suffix}"
+def test_nothing_half_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
 
     def write(offset: float, *, fail: bool, overwrite: bool = False) -> None:
         source = Source(("t2m",), (0,))
@@ -156,7 +153,7 @@ def test_nothing_half_written_stays(tmp_path: Path, suffix: str) -> None:
 
 
 def test_what_was_not_announced_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DownscaleError, match=r"must end in \.nc or \.zarr"):
+    with pytest.raises(DownscaleError, match=r"must end in \.nc\."):
         FieldFile(tmp_path / "a.grib", DOMAIN, HOURS, {}, attrs=ATTRS)
     with FieldFile(tmp_path / "a.nc", DOMAIN, HOURS[:1], {"a": Source(("t2m",), (0,))}, attrs=ATTRS) as file:
         for given, sentence in (
@@ -176,9 +173,8 @@ def write_one(path: Path, meanwhile: Callable[[], object], *, overwrite: bool = 
         file.write("a", fields([0], HOURS[:1]))
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_of_two_runs_with_one_name_the_second_is_refused(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a{suffix}"
+def test_of_two_runs_with_one_name_the_second_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
     with pytest.raises(DownscaleError, match="exists already"):
         write_one(path, lambda: path.write_text("of another run"))
     assert path.read_text() == "of another run"
@@ -188,8 +184,9 @@ def test_of_two_runs_with_one_name_the_second_is_refused(tmp_path: Path, suffix:
 def test_a_folder_is_kept_until_the_new_one_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.zarr"
-    path.mkdir()
+    path, new = tmp_path / "a.zarr", tmp_path / "new"
+    for folder in (path, new):
+        folder.mkdir()
     (path / "old").touch()
     plain = Path.replace
 
@@ -198,25 +195,45 @@ def test_a_folder_is_kept_until_the_new_one_has_its_name(
             raise KeyboardInterrupt
         return plain(self, target)
 
-    with pytest.raises(KeyboardInterrupt):
-        write_one(path, lambda: monkeypatch.setattr(Path, "replace", stopped), overwrite=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            put_in_place(new, path)
     assert [p.name for p in path.iterdir()] == ["old"]
+    put_in_place(new, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    assert list(path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_packed_fields_are_half_as_large_and_near(tmp_path: Path) -> None:
+    source = Source(("t2m",), (0,), numbers=(3, 7))
+    given = xr.concat([fields([0], HOURS, 270.0), fields([0], HOURS, 290.0)], "number")
+    given = given.assign_coords(number=[3, 7])
+    given["t2m"][0, 0, 0, 0, 0] = np.nan
+    with FieldFile(tmp_path / "a.nc", DOMAIN, HOURS, {"a": source}, attrs=ATTRS, packed=True) as file:
+        file.write("a", given)
+    with xr.open_dataset(tmp_path / "a.nc", mask_and_scale=False) as raw:
+        assert raw["t2m"].dtype == np.int16
+        assert raw["t2m"].values[0, 0, 0, 0, 0] == raw["t2m"].attrs["_FillValue"]
+        # 270.001 K in steps of 0.0025 K from 260 K.
+        assert raw["t2m"].values[0, 0, 0, 0, 1] == 4000
+    with xr.open_dataset(tmp_path / "a.nc") as dataset:
+        assert dataset["t2m"].dims == ("number", "member", "time", "y", "x")
+        assert dataset["number"].values.tolist() == [3, 7]
+        assert "standard_name" not in dataset["number"].attrs
+        np.testing.assert_allclose(dataset["t2m"].values, given["t2m"].values, rtol=0, atol=0.00128)
+        assert np.isnan(dataset["t2m"].values).sum() == 1
+
+
 @pytest.mark.parametrize("when", ["put", "close"])
-def test_a_full_disk_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, when: str
-) -> None:
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """The NetCDF library raises RuntimeError then, and again when the file is closed."""
 
     def full(*given: object) -> None:
-        raise OSError(28, "No space left on device") if suffix == ".zarr" else RuntimeError("HDF error")
+        raise RuntimeError("HDF error")
 
-    kind = output._NetCDF if suffix == ".nc" else output._Zarr
     with pytest.raises(DownscaleError, match=r"can't be written .*Is there room"):
-        write_one(tmp_path / f"a{suffix}", lambda: monkeypatch.setattr(kind, when, full))
+        write_one(tmp_path / "a.nc", lambda: monkeypatch.setattr(NetCDFBackend, when, full))
     assert list(tmp_path.iterdir()) == []
 
 
