@@ -723,6 +723,7 @@ def downscale(
     for downscaler in downscalers:
         if members > 1 and not downscaler.stochastic:
             say(f"{downscaler.label} gives one field an hour: member 0.", err)
+    _warn_of_inputs(opened, times, downscalers)
     run = downscale_to_file(
         opened,
         downscalers,
@@ -743,6 +744,18 @@ def downscale(
         f"{d.label} ({members} members)" if d.stochastic and members > 1 else d.label for d in downscalers
     )
     say(f"Wrote {out_path}: {counted(times.size, 'hour')} of {made}.")
+
+
+def _warn_of_inputs(store: Store, hours: Any, downscalers: list[Downscaler]) -> None:
+    """Say which inputs lie outside what the models were trained on."""
+    from core.downscale import NetworkDownscaler
+    from core.downscale.applicability import warnings
+
+    models = [(d.label, d.header) for d in downscalers if isinstance(d, NetworkDownscaler)]
+    runnable = [d for d in downscalers if not d.obstacles(store.contents, store.domain)]
+    if len(runnable) == len(downscalers):
+        for sentence in warnings(store, hours, models):
+            say(f"Warning: {sentence}", err)
 
 
 def show_run(run: Generator[RunProgress, None, None]) -> None:
@@ -855,6 +868,29 @@ def checkpoint_verify(
             sound = sound and finding.holds is not False
     if not sound:
         raise typer.Exit(1)
+
+
+@checkpoint.command("describe")
+def checkpoint_describe(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors) to describe anew.")],
+    card: Annotated[
+        Path | None, typer.Option(help="YAML with intended_use, limits, licence, authors and other keys.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Store they were trained on, to record between which values its inputs lie.")
+    ] = None,
+) -> None:
+    """Give checkpoints a model card and the ranges of their training data. Weights and hashes stay."""
+    from core.checkpoint import file_hash
+    from core.checkpoint_describe import describe_checkpoints
+    from core.model_card import read_card_texts
+
+    texts = None if card is None else read_card_texts(card)
+    opened = None if store is None else open_store(store)
+    with progress_bar("Ranges") as progress:
+        for path, found in describe_checkpoints(files, texts=texts, store=opened, progress=progress):
+            of_hours = "no ranges" if found.ranges is None else f"ranges of {found.ranges.hours} hours"
+            say(f"{path}: model card and {of_hours}; SHA-256 without description {file_hash(path)}")
 
 
 @app.command()
