@@ -75,8 +75,9 @@ class Remarks:
 def remark(found: Applicability, model: str, when: str) -> Remark:
     """What is unusual about the inputs of an hour, in short and in full."""
     rows = tuple(
-        f"{check.label}: {100 * check.outside:.1f} % of the cells outside, up to {check.distance:.1f} standard "
-        f"deviations; the mean lies {check.shift:+.1f} from that of the training"
+        f"{check.label}: {100 * check.outside:.1f} % of the cells outside the range, up to {check.distance:.1f} "
+        f"standard deviations; mean {check.shift:+.1f} from that of the training, {check.surprise:+.1f} from what "
+        "the other inputs let expect"
         for check in found.unusual
     )
     basis = "" if found.recorded else "Judged by mean and standard deviation: the file records no ranges."

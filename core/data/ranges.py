@@ -18,6 +18,9 @@ from core.variables import LAND_COVER_CLASSES, PREDICTORS
 TAIL = 0.001
 """Share of the values below ``low``, and as much above ``high``."""
 
+HOURS_PER_VARIABLE = 20
+"""Hours for each variable from which on it is told how they vary together."""
+
 RANGED_STATICS = ("orography", "latitude")
 """Static fields that have a range; land cover has shares of classes."""
 
@@ -51,11 +54,37 @@ class VariableRange(BaseModel):
         return self
 
 
+class HourlyMeans(BaseModel):
+    """How the means of the predictors over the domain vary together from hour to hour.
+
+    Attributes
+    ----------
+    names : short names of the predictors
+    mean, std : of the hourly means, in SI units
+    correlation : between them, a row for each
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: tuple[str, ...] = Field(min_length=1, max_length=len(PREDICTORS))
+    mean: tuple[Finite, ...]
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    correlation: tuple[tuple[Annotated[float, Field(ge=-1, le=1)], ...], ...]
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        count = len(self.names)
+        if {len(self.mean), len(self.std), len(self.correlation), *map(len, self.correlation)} != {count}:
+            raise ValueError("means, deviations and correlations must be those of the names")
+        return self
+
+
 class TrainingRange(BaseModel):
     """Ranges of everything that a network was given in training.
 
     Attributes
     ----------
+    hourly : how the hourly means vary together; None where there were too few hours to tell
     hours : how many hours they were taken over
     predictors : by short name, over all cells and hours; sst over the sea, and absent where there was none
     statics : orography [m] and latitude [degree_north] over the cells of the fine grid
@@ -68,10 +97,12 @@ class TrainingRange(BaseModel):
     predictors: dict[str, VariableRange]
     statics: dict[str, VariableRange]
     land_cover: tuple[Share, ...] = Field(min_length=LAND_COVER_CLASSES, max_length=LAND_COVER_CLASSES)
+    hourly: HourlyMeans | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        strangers = [name for name in self.predictors if name not in PREDICTORS]
+        named = (*self.predictors, *(self.hourly.names if self.hourly is not None else ()))
+        strangers = [name for name in named if name not in PREDICTORS]
         strangers += [name for name in self.statics if name not in RANGED_STATICS]
         if strangers:
             raise ValueError(f"unknown variables: {', '.join(strangers)[:200]}")
@@ -82,7 +113,7 @@ class RangeRecorder:
     """The ranges of a stream of values whose number is known beforehand.
 
     Exact: of each variable the smallest and the largest values are kept that the two quantiles need, so
-    memory is twice :data:`TAIL` of all values and no more.
+    memory is twice :data:`TAIL` of all values, and a mean for each hour.
 
     Parameters
     ----------
@@ -94,12 +125,18 @@ class RangeRecorder:
         self.hours = hours
         self._kept = math.ceil(TAIL * hours * cells) + 1
         self._predictors: dict[str, _Tails] = {}
+        self._hourly: dict[str, list[NDArray[np.float64]]] = {}
         self._statics: dict[str, VariableRange] = {}
         self._land_cover: tuple[float, ...] = ()
 
     def add(self, name: str, values: NDArray[np.floating]) -> None:
-        """Take values of a predictor, of any shape, none of them missing."""
-        self._predictors.setdefault(name, _Tails(self._kept)).add(values)
+        """Take values of a predictor, shape (time, ...); missing ones (NaN) do not count."""
+        there = ~np.isnan(values)
+        self._predictors.setdefault(name, _Tails(self._kept)).add(values[there])
+        cells = tuple(range(1, values.ndim))
+        with np.errstate(invalid="ignore"):
+            means = np.where(there, values, 0).sum(cells, dtype=np.float64) / there.sum(cells)
+        self._hourly.setdefault(name, []).append(means)
 
     def add_static(self, name: str, values: NDArray[np.floating]) -> None:
         """Take a whole static field: orography or latitude (y, x), or land_cover (class, y, x)."""
@@ -117,7 +154,26 @@ class RangeRecorder:
             name: tails.range(*mean_std[name]) for name, tails in self._predictors.items() if tails.count
         }
         return TrainingRange(
-            hours=self.hours, predictors=found, statics=self._statics, land_cover=self._land_cover
+            hours=self.hours,
+            predictors=found,
+            statics=self._statics,
+            land_cover=self._land_cover,
+            hourly=self._together(),
+        )
+
+    def _together(self) -> HourlyMeans | None:
+        """How the hourly means vary together, those that vary and are there at every hour."""
+        means = {name: np.concatenate(parts) for name, parts in self._hourly.items()}
+        means = {name: values for name, values in means.items() if values.std() > 0}  # NaN is not
+        if not means or self.hours < HOURS_PER_VARIABLE * len(means):
+            return None
+        table = np.stack(list(means.values()))
+        correlation = np.clip(np.atleast_2d(np.corrcoef(table)), -1, 1)
+        return HourlyMeans(
+            names=tuple(means),
+            mean=tuple(table.mean(axis=1).tolist()),
+            std=tuple(table.std(axis=1, ddof=1).tolist()),
+            correlation=tuple(tuple(row) for row in correlation.tolist()),
         )
 
 

@@ -238,13 +238,11 @@ def compute_normalization(
             data = read(batch, names) if names else xr.Dataset()
             for name in names:
                 values = _values(data, name, ("time", "y", "x"))
-                if name == "sst":
-                    values = values[~np.isnan(values)]
-                else:
+                if name != "sst":
                     _refuse_missing(values, name, data)
-                moments[group, name].add(values)
                 if record is not None and group == "coarse":
                     record.add(name, values)
+                moments[group, name].add(values[~np.isnan(values)] if name == "sst" else values)
         if progress is not None:
             progress(min(start + batch_hours, times.size), times.size)
 

@@ -1,39 +1,49 @@
 """Whether inputs lie outside what a checkpoint was trained on.
 
 A network gives a field whatever it is fed. What it makes of values that it never saw in training is a guess, and
-this says so: of each variable, in which share of the cells it lies outside the range of the training data
-(:mod:`core.data.ranges`), and how far, in standard deviations of the training data.
+this says so. Two things are looked at, from what training records (:mod:`core.data.ranges`):
 
-What counts as unusual (:data:`MOST_OUTSIDE`, :data:`MOST_DISTANCE`) was chosen so that no hour of the weeks that
-the shipped models were not trained on is; docs/applicability.md has the measurement. Every variable is looked at by
-itself: a warm hour in January may pass for one in May. So silence is no promise.
+- of each variable, in which share of the cells it lies outside the values it had in training, and how far;
+- of the means of the hour over the domain, whether each is what the others let expect, as they vary together in the
+  training data: a field 10 K too warm in January has values that are usual in June, but not beside those of January.
+
+What counts as unusual was chosen so that no hour is of those that the shipped models were not trained on;
+docs/applicability.md has the measurement. Silence is no promise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from core.checkpoint import Header
-from core.data.ranges import RANGED_STATICS, VariableRange
+from core.data.ranges import RANGED_STATICS, HourlyMeans, VariableRange
 from core.data.samples import MeanStd
 from core.data.store import Store
 from core.plural import counted
 from core.variables import VARIABLES
 
 MOST_OUTSIDE = 0.05
-"""Share of the cells that may lie outside the range; in training 0.002 of all values do."""
+"""Share of the cells that may lie outside the range."""
 
-MOST_DISTANCE = 3.0
-"""Standard deviations that the most distant cell may lie outside the range."""
+MOST_WIDTHS = 1.0
+"""How far the most distant cell may lie outside the range, in widths of the range."""
 
-SIGMAS = 5.0
+MOST_SURPRISE = 7.0
+"""How far the mean of a variable may lie from what the others let expect, in standard deviations of that
+difference in training."""
+
+RIDGE = 0.01
+"""Added to the variances, as a share of them, so that variables that follow from others in training (a dew point from
+a humidity) do not make every small difference unheard of."""
+
+SIGMAS = 10.0
 """Half the range, in standard deviations about the mean, where a checkpoint records no range. By Chebyshev's
-inequality at most 4 % of the training values lay outside, however skewed."""
+inequality at most 1 % of the training values lay outside, however skewed."""
 
 MOST_HOURS = 240
 """Hours that are looked at, spread evenly over those of a longer run."""
@@ -53,27 +63,58 @@ class VariableCheck:
     name : short name
     outside : share of the cells outside the range, 0 to 1
     distance : how far the most distant one lies beyond it, in standard deviations of the training data
+    widths : the same in widths of the range
     shift : mean over the cells minus that of the training data, in its standard deviations
     lowest, highest : values found, in SI units
+    excess : how much the mean is above what the other variables let expect, in SI units; 0 where nothing is known
+    surprise : the same in standard deviations of that difference in training
     """
 
     name: str
     outside: float
     distance: float
+    widths: float
     shift: float
     lowest: float
     highest: float
+    excess: float = 0.0
+    surprise: float = 0.0
+
+    @property
+    def out_of_range(self) -> bool:
+        """Whether its values lie too far out."""
+        return self.outside > MOST_OUTSIDE or self.widths > MOST_WIDTHS
+
+    @property
+    def out_of_place(self) -> bool:
+        """Whether its mean does not go with the other variables."""
+        return abs(self.surprise) > MOST_SURPRISE
 
     @property
     def unusual(self) -> bool:
         """Whether people should know."""
-        return self.outside > MOST_OUTSIDE or self.distance > MOST_DISTANCE
+        return self.out_of_range or self.out_of_place
 
     @property
     def label(self) -> str:
         """The variable for people, as a sentence begins."""
         name = VARIABLES[self.name].long_name
         return name[:1].upper() + name[1:]
+
+    def verdict(self, who: str, when: str = "") -> str:
+        """What is unusual about it, without a full stop; ``who`` is a phrase like "LDM_res was"."""
+        of_hour = f" of {when}" if when else ""
+        if self.out_of_range:
+            return (
+                f"{self.label}{of_hour} lies outside what {who} trained on in {_share(self.outside)} of the cells, "
+                f"up to {self.distance:.1f} standard deviations"
+            )
+        units = VARIABLES[self.name].units
+        return (
+            f"{self.label}{of_hour} is on average {abs(self.excess):.3g} {units} "
+            f"{'above' if self.excess > 0 else 'below'} what the other inputs let expect after all that {who} "
+            f"trained on ({abs(self.surprise):.0f} standard deviations)"
+        )
 
 
 @dataclass(frozen=True)
@@ -89,30 +130,29 @@ class Applicability:
 
     @property
     def unusual(self) -> tuple[VariableCheck, ...]:
-        """What people should know, the most distant first."""
-        return tuple(sorted((c for c in self.checks if c.unusual), key=lambda c: -c.distance))
+        """What people should know: what lies out of range, the most distant first, then what is out of place."""
+        found = [check for check in self.checks if check.unusual]
+        return tuple(sorted(found, key=lambda c: (not c.out_of_range, -c.distance, -abs(c.surprise))))
 
     def sentence(self, model: str, when: str = "") -> str:
         """What is unusual, for people; empty where nothing is. ``when`` names the hour."""
         found = self.unusual
         if not found:
             return ""
-        first, rest = found[0], [check.label for check in found[1:]]
-        of_hour = f" of {when}" if when else ""
+        # What is out of place beside something foreign may be so because of that.
+        rest = [check.label for check in found[1:] if check.out_of_range]
         more = f" So {'do' if len(rest) > 1 else 'does'} {_listed(rest)}." if rest else ""
-        return (
-            f"{first.label}{of_hour} lies outside what {model} was trained on in {_share(first.outside)} of the "
-            f"cells, up to {first.distance:.1f} standard deviations.{more}"
-        )
+        return f"{found[0].verdict(f'{model} was', when)}.{more}"
 
 
 def check_predictors(header: Header, coarse: xr.Dataset | Mapping[str, NDArray[np.floating]]) -> Applicability:
-    """Compare coarse fields in SI units, of any shape, with the training data of a checkpoint.
+    """Compare the coarse fields of an hour in SI units, of any shape, with the training data of a checkpoint.
 
     Missing values, as of sst over land, do not count; nor does a predictor that is absent or wholly missing.
     """
     ranges = header.description.ranges
     checks = []
+    expected = {} if ranges is None or ranges.hourly is None else _surprises(ranges.hourly, coarse)
     for name, statistics in header.normalization.predictors.items():
         if name not in coarse:
             continue
@@ -122,7 +162,8 @@ def check_predictors(header: Header, coarse: xr.Dataset | Mapping[str, NDArray[n
             continue
         found = _check(name, np.asarray(coarse[name]), known or statistics)
         if found is not None:
-            checks.append(found)
+            excess, surprise = expected.get(name, (0.0, 0.0))
+            checks.append(replace(found, excess=excess, surprise=surprise))
     return Applicability(tuple(checks), ranges is not None)
 
 
@@ -146,7 +187,7 @@ def _check(name: str, values: NDArray[np.floating], known: VariableRange | MeanS
         return None
     mean, std = known.mean, known.std
     if isinstance(known, VariableRange):
-        low, high = known.low, known.high
+        low, high = known.minimum, known.maximum
     else:
         low, high = mean - SIGMAS * std, mean + SIGMAS * std
     lowest, highest = float(values.min()), float(values.max())
@@ -155,12 +196,50 @@ def _check(name: str, values: NDArray[np.floating], known: VariableRange | MeanS
     return VariableCheck(
         name,
         outside=outside / values.size,
-        # A field that never varied in training has no scale.
-        distance=beyond / std if std > 0 else (float("inf") if beyond > 0 else 0.0),
+        distance=_ratio(beyond, std),
+        widths=_ratio(beyond, high - low),
         shift=(float(values.mean(dtype=np.float64)) - mean) / std if std > 0 else 0.0,
         lowest=lowest,
         highest=highest,
     )
+
+
+def _ratio(beyond: float, scale: float) -> float:
+    # A field that never varied in training has no scale.
+    return beyond / scale if scale > 0 else (float("inf") if beyond > 0 else 0.0)
+
+
+def _surprises(
+    known: HourlyMeans, coarse: xr.Dataset | Mapping[str, NDArray[np.floating]]
+) -> dict[str, tuple[float, float]]:
+    """Of each variable, its mean minus the one expected from the others: (in SI units, in standard deviations).
+
+    The conditional mean of a normal distribution with the recorded means and covariance, by its precision matrix.
+    """
+    means = {}
+    for name in known.names:
+        if name in coarse:
+            values = np.asarray(coarse[name])
+            if (there := values[~np.isnan(values)]).size:
+                means[name] = float(there.mean(dtype=np.float64))
+    chosen = [position for position, name in enumerate(known.names) if name in means]
+    if len(chosen) < 2:
+        return {}
+    names = [known.names[position] for position in chosen]
+    mean, std = (np.array(values)[chosen] for values in (known.mean, known.std))
+    correlation = np.array(known.correlation)[np.ix_(chosen, chosen)]
+    try:
+        precision = np.linalg.inv(correlation + RIDGE * np.eye(len(chosen)))
+    except np.linalg.LinAlgError:
+        return {}
+    own = np.diag(precision)
+    if own.min() <= 0:  # numbers in a file that are no correlations
+        return {}
+    pull = precision @ ((np.array([means[name] for name in names]) - mean) / std)
+    return {
+        name: (float(excess), float(surprise))
+        for name, excess, surprise in zip(names, pull / own * std, pull / np.sqrt(own), strict=True)
+    }
 
 
 def check_store(
@@ -203,13 +282,13 @@ def warnings(store: Store, hours: Hours, models: Sequence[tuple[str, Header]]) -
         were = "were" if len(group) > 1 else "was"
         if store.contents.statics:
             for check in check_statics(header, store.read_static()).unusual:
-                sentences.append(
-                    f"{check.label} lies outside what {who} {were} trained on in {_share(check.outside)} of the "
-                    f"cells, up to {check.distance:.1f} standard deviations."
-                )
+                sentences.append(f"{check.verdict(f'{who} {were}')}.")
         found: dict[str, list[tuple[np.datetime64, VariableCheck]]] = {}
         for hour, applicability in check_store(header, store, hours):
+            foreign = any(check.out_of_range for check in applicability.unusual)
             for check in applicability.unusual:
+                if foreign and not check.out_of_range:
+                    continue  # it may be out of place because of what lies out of range
                 found.setdefault(check.name, []).append((hour, check))
         looked_at = spread(hours).size
         for cases in found.values():
@@ -218,19 +297,16 @@ def warnings(store: Store, hours: Hours, models: Sequence[tuple[str, Header]]) -
 
 
 def _told(cases: list[tuple[np.datetime64, VariableCheck]], looked_at: int, hours: int, who: str) -> str:
-    worst, check = max(cases, key=lambda case: (case[1].distance, case[1].outside))
+    worst, check = max(cases, key=lambda case: (case[1].distance, case[1].outside, abs(case[1].surprise)))
     stamp = str(np.datetime_as_string(worst, unit="m")).replace("T", " ")
-    where = (
-        f"in {_share(check.outside)} of the cells, up to {check.distance:.1f} standard deviations "
-        f"({check.lowest:.5g} to {check.highest:.5g} {VARIABLES[check.name].units})"
+    said = (
+        f"{check.verdict(who, f'{stamp} UTC')}; its values are {check.lowest:.5g} to {check.highest:.5g} "
+        f"{VARIABLES[check.name].units}."
     )
     if hours == 1:
-        return f"{check.label} of {stamp} UTC lies outside what {who} trained on {where}."
+        return said
     of_how_many = counted(looked_at, "hour") + (f" looked at (of {hours})" if looked_at < hours else "")
-    return (
-        f"{check.label} lies outside what {who} trained on in {len(cases)} of {of_how_many}; most at {stamp} UTC: "
-        f"{where}."
-    )
+    return f"{said} It is unusual in {len(cases)} of {of_how_many}, and most so in this one."
 
 
 def _share(share: float) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.checkpoint import Description, Header, read_header
-from core.data.ranges import TrainingRange, VariableRange
+from core.data.ranges import HourlyMeans, TrainingRange, VariableRange
 from core.data.samples import compute_statistics
 from core.downscale.applicability import (
     MOST_HOURS,
@@ -17,7 +17,7 @@ from core.downscale.applicability import (
 from core.variables import PREDICTORS
 from tests.synthetic_store import DOMAIN, hours_of_weeks, make_store, static_dataset
 
-KNOWN = VariableRange(minimum=260, low=270, high=300, maximum=305, mean=285, std=5)
+KNOWN = VariableRange(minimum=270, low=275, high=295, maximum=300, mean=285, std=5)
 SHARES = (1.0,) + 15 * (0.0,)
 
 
@@ -41,11 +41,11 @@ def test_share_distance_and_shift_by_hand(header):
 
 def test_the_sentence_names_variable_hour_share_and_distance(header):
     values = np.full(100, 285, "f4")
-    values[:4] = 300 + 5 * 3.14
+    values[:6] = 300 + 5 * 3.14
     found = check_predictors(header, {"t2m": values})
     assert found.recorded
     assert found.sentence("LDM_res", "2016-05-02 12:00") == (
-        "2 metre temperature of 2016-05-02 12:00 lies outside what LDM_res was trained on in 4 % of the cells, up to "
+        "2 metre temperature of 2016-05-02 12:00 lies outside what LDM_res was trained on in 6 % of the cells, up to "
         "3.1 standard deviations."
     )
     assert check_predictors(header, {"t2m": np.full(9, 285.0)}).sentence("LDM_res") == ""
@@ -53,10 +53,12 @@ def test_the_sentence_names_variable_hour_share_and_distance(header):
 
 def test_a_little_outside_is_usual(header):
     values = np.full(100, 285, "f4")
-    values[:5] = 300 + 5 * 2.9  # neither more than 5 % of the cells nor farther than 3 standard deviations
+    values[:5] = 329  # neither more than 5 % of the cells nor farther out than the range is wide
     (check,) = check_predictors(header, {"t2m": values}).checks
     assert check.outside == 0.05
     assert not check.unusual
+    values[0] = 331
+    assert check_predictors(header, {"t2m": values}).unusual[0].widths == pytest.approx(31 / 30)
 
 
 def test_without_ranges_mean_and_deviation_stand_for_them(save_unet, store):
@@ -76,11 +78,39 @@ def test_training_data_are_usual_and_a_shift_is_not(save_unet, store):
     coarse = store.read_coarse()
     assert check_predictors(header, coarse).unusual == ()
     shifted = coarse.copy()
-    shifted["t2m"] = coarse["t2m"] + 10
+    shifted["t2m"] = coarse["t2m"] + 40
     assert [check.name for check in check_predictors(header, shifted).unusual] == ["t2m"]
     assert check_statics(header, store.read_static()).unusual == ()
     higher = static_dataset(DOMAIN) + 3000
     assert "orography" in [check.name for check in check_statics(header, higher).unusual]
+
+
+def test_means_that_do_not_go_together_are_told(header):
+    """Two variables that always rise and fall together: the expected one follows from the other."""
+    hourly = HourlyMeans(names=("t2m", "t850"), mean=(285, 275), std=(5, 4), correlation=((1, 0.98), (0.98, 1)))
+    ranges = header.description.ranges.model_copy(update={"hourly": hourly})
+    header = header.model_copy(update={"description": Description(ranges=ranges)})
+    field = np.ones((3, 3), "f4")
+    (usual,) = check_predictors(header, {"t2m": 295 * field, "t850": 283 * field}).checks
+    assert not usual.unusual
+    (check,) = check_predictors(header, {"t2m": 295 * field, "t850": 267 * field}).checks
+    # By hand: conditional mean and variance of a pair of normal variables, with the ridge on both variances.
+    expected = 285 + 0.98 / 1.01 * 5 / 4 * (267 - 275)
+    spread_left = 5 * np.sqrt(1.01 - 0.98**2 / 1.01)
+    assert check.excess == pytest.approx(295 - expected)
+    assert check.surprise == pytest.approx((295 - expected) / spread_left)
+    assert check.outside == 0
+    assert check.unusual
+    assert check_predictors(header, {"t2m": 295 * field}).unusual == ()
+    said = check_predictors(header, {"t2m": 295 * field, "t850": 267 * field}).sentence("LDM_res")
+    assert "on average 19.7 K above what the other inputs let expect" in said
+
+
+def test_correlations_that_are_none_are_left_out(header):
+    hourly = HourlyMeans(names=("t2m", "t850"), mean=(285, 275), std=(5, 4), correlation=((-1, 1), (1, -1)))
+    ranges = header.description.ranges.model_copy(update={"hourly": hourly})
+    header = header.model_copy(update={"description": Description(ranges=ranges)})
+    assert check_predictors(header, {"t2m": np.full(4, 295.0), "t850": np.full(4, 267.0)}).unusual == ()
 
 
 def test_sea_where_the_training_had_none_and_missing_fields_are_left_out(header, save_unet):
@@ -104,12 +134,13 @@ def test_warnings_of_a_run_name_models_hours_and_the_worst(save_unet, tmp_path):
     described = {"description": Description(ranges=ranges)}
     models = [(name, read_header(save_unet(name, **described))) for name in ("one", "two")]
     assert warnings(trained, trained.hours, models) == []
-    narrow = ranges.model_copy(update={"predictors": {"msl": KNOWN.model_copy(update={"high": 301.0})}})
+    narrow = ranges.model_copy(update={"predictors": {"msl": KNOWN.model_copy(update={"low": 280.0})}})
     odd = read_header(save_unet("odd", description=Description(ranges=narrow)))
     said = warnings(foreign, foreign.hours, [("odd", odd)])
     assert len(said) == 1
-    assert said[0].startswith("Mean sea level pressure lies outside what odd was trained on in 6 of 6 hours; most at ")
-    assert "in 100 % of the cells" in said[0]
+    assert said[0].startswith("Mean sea level pressure of 2016-01-")
+    assert "lies outside what odd was trained on in 100 % of the cells" in said[0]
+    assert said[0].endswith("It is unusual in 6 of 6 hours, and most so in this one.")
     both = warnings(foreign, foreign.hours[:1], [("odd", odd), ("twin", odd)])
     assert len(both) == 1
     assert "what odd and twin were trained on" in both[0]
