@@ -27,7 +27,7 @@ from core.data.store import Store
 from core.plural import counted
 from core.variables import VARIABLES
 
-MOST_OUTSIDE = 0.05
+MOST_OUTSIDE = 0.1
 """Share of the cells that may lie outside the range."""
 
 MOST_WIDTHS = 1.0
@@ -140,7 +140,7 @@ class Applicability:
         if not found:
             return ""
         # What is out of place beside something foreign may be so because of that.
-        rest = [check.label for check in found[1:] if check.out_of_range]
+        rest = [VARIABLES[check.name].long_name for check in found[1:] if check.out_of_range]
         more = f" So {'do' if len(rest) > 1 else 'does'} {_listed(rest)}." if rest else ""
         return f"{found[0].verdict(f'{model} was', when)}.{more}"
 
