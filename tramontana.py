@@ -21,8 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from core.checkpoint import Header
     from core.data.store import Store
+    from core.domain import Domain
     from core.downscale import Downscaler, RunProgress
 
 # Threads of PyTorch that spin while they wait for each other take the cores from what they wait for where the
@@ -61,6 +64,13 @@ PrecisionOption = Annotated[
         help="bfloat16 lets denoisers multiply in half precision: faster on GPUs, and on processors that "
         "have instructions for it."
     ),
+]
+DomainOption = Annotated[
+    str, typer.Option(help="`italy`, a YAML file of a domain of yours, or a store that lies on it.")
+]
+StaticOption = Annotated[
+    Path | None,
+    typer.Option(help="Static fields from `tramontana statics`; Italy has some that ship."),
 ]
 DEMO_STORE = Path("data/demo.zarr")
 DEMO_START = datetime(2016, 1, 4)
@@ -121,6 +131,24 @@ def show_store(path: Path) -> None:
         say(f"  {downscaler.label}: {verdict}")
 
 
+def place_and_static(domain: str, static: Path | None) -> tuple[Domain, xr.Dataset]:
+    """A domain and its static fields: those of the file, else those that ship for Italy."""
+    from core.data.statics import load_italy_static, load_static
+    from core.domain import ITALY
+    from core.domain_file import find_domain
+
+    place = find_domain(domain)
+    if static is not None:
+        return place, load_static(static, place)
+    if place != ITALY:
+        raise ValueError(
+            f"The domain {place.name} needs static fields of its own: make them with `tramontana statics "
+            f"--domain "
+            f"{domain}` and give them with --static."
+        )
+    return place, load_italy_static()
+
+
 @app.command()
 def demo(
     out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")] = DEMO_STORE,
@@ -134,13 +162,13 @@ def demo(
     era5: Annotated[
         Path | None, typer.Option(help="With --report: ERA5 2-m temperature (NetCDF) to compare with.")
     ] = None,
+    domain: DomainOption = "italy",
+    static: StaticOption = None,
 ) -> None:
-    """Make a store of synthetic weather over the real map of Italy (the nature run)."""
+    """Make a store of synthetic weather over a real map, that of Italy by default (the nature run)."""
     import numpy as np
 
     from core.data.nature_run import NatureRunConfig, write_nature_run
-    from core.data.statics import load_italy_static
-    from core.domain import ITALY
 
     config = NatureRunConfig(seed=seed)
     if report:
@@ -148,10 +176,10 @@ def demo(
         return
     first = np.datetime64(start, "h") + np.arange(starts) * np.timedelta64(7 * 24 * weeks_apart, "h")
     chosen = (first[:, None] + np.arange(hours)).ravel()
-    static = load_italy_static()
+    place, fields = place_and_static(domain, static)
     try:
         with progress_bar("Synthetic weather") as progress:
-            write_nature_run(out_path, ITALY, static, config, chosen, workers=workers, progress=progress)
+            write_nature_run(out_path, place, fields, config, chosen, workers=workers, progress=progress)
     except KeyboardInterrupt:
         err.print(f"Stopped. What is done is kept in {out_path}; the same command continues it.")
         raise typer.Exit(130) from None
@@ -201,21 +229,18 @@ def ingest_era5(
     assume_850: Annotated[
         bool, typer.Option("--assume-850", help="Take q, t, u, v, w without a pressure level for 850 hPa.")
     ] = False,
-    static: Annotated[
-        Path | None, typer.Option(help="Static fields from `tramontana statics` instead of those that ship.")
-    ] = None,
+    static: StaticOption = None,
+    domain: DomainOption = "italy",
 ) -> None:
-    """Regrid ERA5 files to the coarse grid of Italy. Any subset of the 14 predictors, any area."""
+    """Regrid ERA5 files to the coarse grid of a domain. Any subset of the 14 predictors, any area."""
     from core.data.era5 import ingest as run
-    from core.data.statics import load_italy_static, load_static
-    from core.domain import ITALY
 
-    fields = load_italy_static() if static is None else load_static(static, ITALY)
+    place, fields = place_and_static(domain, static)
     with progress_bar("ERA5") as progress:
         report = run(
             files,
             out_path,
-            ITALY,
+            place,
             static=fields,
             append=append,
             hours=hours,
@@ -252,15 +277,14 @@ def statics(
     store: Annotated[
         Path | None, typer.Option(help="Take the domain of this store instead of Italy.")
     ] = None,
+    domain: DomainOption = "italy",
 ) -> None:
     """Average an elevation model and a land-cover map of yours to the fine grid."""
     from core.data.statics import build_static, save_static
-    from core.data.store import Store
-    from core.domain import ITALY
+    from core.domain_file import find_domain
 
-    domain = ITALY if store is None else Store.open(store).domain
     static = build_static(
-        domain,
+        find_domain(domain if store is None else str(store)),
         elevation=elevation,
         land_cover=land_cover,
         land_mask=land_mask,
@@ -877,7 +901,8 @@ def checkpoint_describe(
         Path | None, typer.Option(help="YAML with intended_use, limits, licence, authors and other keys.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Store they were trained on, to record between which values its inputs lie.")
+        Path | None,
+        typer.Option(help="Store they were trained on, to record between which values its inputs lie."),
     ] = None,
 ) -> None:
     """Give checkpoints a model card and the ranges of their training data. Weights and hashes stay."""

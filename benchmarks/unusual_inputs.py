@@ -29,7 +29,9 @@ CHANGES: dict[str, Callable[[xr.Dataset], dict[str, Any]]] = {
     "msl in hectopascal": lambda fields: {"msl": fields["msl"] / 100},
     "tp in millimetres": lambda fields: {"tp": fields["tp"] * 1000},
     "u10 and v10 exchanged": lambda fields: {"u10": fields["v10"], "v10": fields["u10"]},
-    "one cell of t2m at 400 K": lambda fields: {"t2m": fields["t2m"].where(np.arange(fields.sizes["x"]) > 0, 400)},
+    "one cell of t2m at 400 K": lambda fields: {
+        "t2m": fields["t2m"].where(np.arange(fields.sizes["x"]) > 0, 400)
+    },
 }
 
 
@@ -50,7 +52,10 @@ def main() -> None:
     header = read_header(shipped_checkpoints() / "ldm-demo.safetensors")
     bare = header.model_copy(update={"description": Description()})
     training = Store.open(arguments.training)
-    sets = {f"{part} weeks": (training, split_hours(training.hours, part)) for part in ("train", "validation", "test")}
+    sets = {
+        f"{part} weeks": (training, split_hours(training.hours, part))
+        for part in ("train", "validation", "test")
+    }
     sets |= {path.name: (store, store.hours) for path in arguments.others for store in [Store.open(path)]}
     for label, (store, hours) in sets.items():
         table, seconds = measure(store, hours, {"recorded": header, "mean and deviation": bare})
@@ -60,7 +65,8 @@ def main() -> None:
             rates = [f"{sum(bool(a.unusual) for a in one)} of {len(one)}" for one in found]
             checks = [check for one in found[0] for check in one.checks]
             outside, widths, surprise = (
-                max(checks, key=key) for key in (lambda c: c.outside, lambda c: c.widths, lambda c: abs(c.surprise))
+                max(checks, key=key)
+                for key in (lambda c: c.outside, lambda c: c.widths, lambda c: abs(c.surprise))
             )
             print(
                 f"  {change:26} unusual {rates[0]}, without ranges {rates[1]}; most outside {outside.name} "

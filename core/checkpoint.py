@@ -4,9 +4,9 @@ A ``.safetensors`` file whose header carries the entry ``tramontana``: a JSON ob
 to run the weights (:class:`Header`). A weight is named ``<part>.<name in the module's state dict>``, where
 the parts are the keys of ``Header.models``, so one file may hold a UNet, a VAE, a conditioner and a denoiser.
 A second entry, ``weights_sha256``, is the hash of all that follows the header. A third one, ``description``,
-holds what changes nothing about the results (:class:`Description`): the ranges of the training data and the model
-card. Every hash of a file that is written down anywhere is that of the file without this entry, so describing a
-model anew (:func:`rewrite_description`) leaves all of them true.
+holds what changes nothing about the results (:class:`Description`): the ranges of the training data and the
+model card. Every hash of a file that is written down anywhere is that of the file without this entry, so
+describing a model anew (:func:`rewrite_description`) leaves all of them true.
 
 Nothing here unpickles: the file is a length, a JSON header and raw numbers, checked before they are used.
 Files are mapped when they are read and written tensor by tensor, so that neither needs memory for a second
@@ -111,8 +111,8 @@ class Header(BaseModel):
     domain : the domain it was trained on, as :meth:`core.domain.Domain.to_dict` gives it
     parameterization : what the denoiser of a latent diffusion model predicts; no meaning for other models
     provenance : plain values: data fingerprint, steps, losses, hashes of parent files, code version
-    description : ranges of the training data and the model card, in an entry of their own; files written before
-        there was such a thing have an empty one
+    description : ranges of the training data and the model card, in an entry of their own; files written
+        before there was such a thing have an empty one
     """
 
     # NaN must reach the JSON writer, which refuses it, and not become null on the way.
@@ -461,7 +461,8 @@ def rewrite_description(path: str | Path, description: Description) -> None:
     """Give a checkpoint another description; weights and the rest of its header stay as they are, byte for byte.
 
     The file is replaced when the new one is complete. Its identity and hash remain. Raises CheckpointError as
-    :func:`load` does, and where the header was not written by this program, so that it can't be kept as it is.
+    :func:`load` does, and where the header was not written by this program, so that it can't be kept as it
+    is.
     """
     path = Path(path)
     with _open(path) as file:
@@ -550,8 +551,9 @@ def read_header(path: str | Path) -> Header:
 def identity(path: str | Path) -> str:
     """A SHA-256 that stands for the content of a checkpoint, without reading its weights.
 
-    That of the header without its description, which records the hash of the weights; where it does not, that of
-    :func:`file_hash`. Whether the weights are those recorded is for :meth:`Checkpoint.check_weights` to say.
+    That of the header without its description, which records the hash of the weights; where it does not,
+    that of :func:`file_hash`. Whether the weights are those recorded is for :meth:`Checkpoint.check_weights`
+    to say.
     Raises CheckpointError as :func:`load` does.
     """
     path = Path(path)

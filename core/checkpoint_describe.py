@@ -33,11 +33,12 @@ def describe_checkpoints(
 
     Parameters
     ----------
-    texts : what the cards say; of what they leave out, the card that is there is kept, or it is made from the facts
-        of the header
-    store : that the checkpoints were trained on, to take the ranges from; without it those that are there stay
-    progress : called with (hours done, hours in all) while the store is read, which is done once for checkpoints
-        with the same normalisation
+    texts : what the cards say; of what they leave out, the card that is there is kept, or it is made from
+        the facts of the header
+    store : that the checkpoints were trained on, to take the ranges from; without it those that are there
+        stay
+    progress : called with (hours done, hours in all) while the store is read, which is done once for
+        checkpoints with the same normalisation
 
     Raises CheckpointError where a file can't be read or described, or was not trained on the store.
     """
@@ -60,12 +61,13 @@ def training_ranges(
 ) -> TrainingRange:
     """The ranges of the hours of a store that a checkpoint was trained on.
 
-    Raises CheckpointError where the fingerprint of the store is not the one in the header, or the statistics of
-    its training hours are not those that the checkpoint standardises with: then it was trained on others.
+    Raises CheckpointError where the fingerprint of the store is not the one in the header, or the statistics
+    of its training hours are not those that the checkpoint standardises with: then it was trained on others.
     """
     if _fingerprint(header) is None or _fingerprint(header) != store.attrs.get("fingerprint"):
         raise CheckpointError(
-            f"{path} was trained on data with the fingerprint {_fingerprint(header) or 'unknown'}, and {store.path} "
+            f"{path} was trained on data with the fingerprint {_fingerprint(header) or 'unknown'}, and "
+            f"{store.path} "
             f"has {store.attrs.get('fingerprint', 'none')}. Name the store it was trained on."
         )
     hours = split_hours(store.hours, "train", _method(header))
@@ -74,9 +76,7 @@ def training_ranges(
         store, hours, targets=targets, predictors=header.predictors, progress=progress
     )
     different = [
-        name
-        for name, mine, theirs in _pairs(header.normalization, normalization)
-        if not _agree(mine, theirs)
+        name for name, mine, theirs in _pairs(header.normalization, normalization) if not _agree(mine, theirs)
     ]
     if different:
         raise CheckpointError(
@@ -108,9 +108,7 @@ def _card(header: Header, texts: CardTexts | None) -> ModelCard:
     domain = str(header.domain["name"])
     if "imported_from" in header.provenance:
         return published_card(header.kind, header.targets, domain, version=__version__, texts=texts)
-    return make_card(
-        header.kind, header.targets, domain, header.provenance, version=__version__, texts=texts
-    )
+    return make_card(header.kind, header.targets, domain, header.provenance, version=__version__, texts=texts)
 
 
 def _fingerprint(header: Header) -> str | None:

@@ -215,7 +215,8 @@ def _description(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield Finding("card", True, f"It has a model card; licence: {licence}.")
     if description.ranges is None:
         sentence = (
-            f"{checkpoint.path} does not say between which values its inputs lay in training; unusual inputs are "
+            f"{checkpoint.path} does not say between which values its inputs lay in training; unusual "
+            f"inputs are "
             "told by their mean and standard deviation alone."
         )
         yield Finding("ranges", None, sentence)
@@ -223,7 +224,9 @@ def _description(checkpoint: Checkpoint) -> Iterator[Finding]:
     missing = set(checkpoint.header.predictors) - description.ranges.predictors.keys() - {"sst"}
     if missing:
         yield Finding(
-            "ranges", False, f"{checkpoint.path} has no range of the training data for {', '.join(sorted(missing))}."
+            "ranges",
+            False,
+            f"{checkpoint.path} has no range of the training data for {', '.join(sorted(missing))}.",
         )
     else:
         yield Finding("ranges", True, "It has the ranges of its training data.")

@@ -23,12 +23,15 @@ UNKNOWN = "not stated"
 
 TRAMONTANA = "Tramontana: generative downscaling of near-surface weather, version {version}"
 LDM_PAPER = (
-    "Tomasi, E., Franch, G., Cristoforetti, M. (2025): Can AI be enabled to perform dynamical downscaling? A latent "
-    "diffusion model to mimic kilometer-scale COSMO5.0_CLM9 simulations. Geoscientific Model Development 18, 2051, "
+    "Tomasi, E., Franch, G., Cristoforetti, M. (2025): Can AI be enabled to perform dynamical downscaling? "
+    "A latent "
+    "diffusion model to mimic kilometer-scale COSMO5.0_CLM9 simulations. Geoscientific Model Development "
+    "18, 2051, "
     "https://doi.org/10.5194/gmd-18-2051-2025, arXiv 2406.13627"
 )
 PDE_PAPER = (
-    "Rosu, P., Bahng, M., Jiang, E., Zhu, R., Tarokh, V. (2025): A PDE-Informed Latent Diffusion Model for 2-m "
+    "Rosu, P., Bahng, M., Jiang, E., Zhu, R., Tarokh, V. (2025): A PDE-Informed Latent Diffusion Model for "
+    "2-m "
     "Temperature Downscaling. arXiv 2510.23866"
 )
 DATA_RECORD = "Published weights and outputs, https://doi.org/10.5281/zenodo.12941117"
@@ -141,8 +144,10 @@ def make_card(
     known = f"validation loss {scores:.4g} in its header; " if isinstance(scores, int | float) else ""
     return _filled(
         ModelCard(
-            intended_use=_sentence(f"{'Demonstration of' if synthetic else ''} downscaling {made} from the coarse "
-            f"grid of {domain} to its fine one"),
+            intended_use=_sentence(
+                f"{'Demonstration of' if synthetic else ''} downscaling {made} from the coarse "
+                f"grid of {domain} to its fine one"
+            ),
             training_data=_printable(data),
             limits=" ".join(limits),
             evaluation=f"{known}score it on hours of your own with `tramontana evaluate`",
@@ -162,8 +167,8 @@ def published_card(
     return _filled(
         ModelCard(
             intended_use=_sentence(f"Downscaling {made} from ERA5 on a 16-km grid to 2 km over {domain}"),
-            training_data="ERA5 as predictors and the COSMO-CLM downscaling VHR-REA_IT as truth, as the authors "
-            "describe; this program has not seen it",
+            training_data="ERA5 as predictors and the COSMO-CLM downscaling VHR-REA_IT as truth, as the "
+            "authors describe; this program has not seen it",
             limits="Knows the domain and the inputs it was trained on, and no others. Its truth is a model "
             "run, with the errors of that model.",
             evaluation="the authors' paper; score it on hours of your own with `tramontana evaluate`",
@@ -204,7 +209,8 @@ def read_card_texts(path: str | Path) -> CardTexts:
         return CardTexts.model_validate({} if values is None else values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}" for fault in error.errors()[:5]
+            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+            for fault in error.errors()[:5]
         )
         known = ", ".join(CardTexts.model_fields)
         raise CardError(f"{path} is no model card: {faults}. Its keys are {known}.") from error

@@ -408,7 +408,9 @@ class Library:
         names = [name for name in header.predictors if name in opened.store.contents.predictors]
         found = check_predictors(header, opened.read(COARSE, hour, names))
         if opened.static is not None:
-            found = Applicability((*found.checks, *check_statics(header, opened.static).checks), found.recorded)
+            found = Applicability(
+                (*found.checks, *check_statics(header, opened.static).checks), found.recorded
+            )
         with self._lock:
             self._applicability[self._address(opened, hour, key)] = found
             while len(self._applicability) > HOURS_KNOWN:

@@ -85,8 +85,8 @@ class StageConfig(BaseModel):
     pictures: bool = Field(True, description="draw a validation hour after every round, into the logs")
     card: CardTexts | None = Field(
         None,
-        description="what the model card says: intended_use, training_data, limits, evaluation, licence, authors, "
-        "citation; what is left out is made from the facts of the run",
+        description="what the model card says: intended_use, training_data, limits, evaluation, licence, "
+        "authors, citation; what is left out is made from the facts of the run",
     )
 
     @classmethod

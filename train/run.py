@@ -210,9 +210,7 @@ def make_header(
     ranges: TrainingRange | None,
 ) -> Header:
     """The header of a resulting file with its model card; ``models`` are the configs of its parts."""
-    card = make_card(
-        kind, targets, store.domain.name, provenance, version=__version__, texts=config.card
-    )
+    card = make_card(kind, targets, store.domain.name, provenance, version=__version__, texts=config.card)
     return Header(
         kind=kind,
         label=config.label,

@@ -146,7 +146,9 @@ class RangeRecorder:
             return
         tails = _Tails(math.ceil(TAIL * values.size) + 1)
         tails.add(values)
-        self._statics[name] = tails.range(float(values.mean(dtype="f8")), float(values.std(dtype="f8", ddof=1)))
+        self._statics[name] = tails.range(
+            float(values.mean(dtype="f8")), float(values.std(dtype="f8", ddof=1))
+        )
 
     def result(self, mean_std: dict[str, tuple[float, float]]) -> TrainingRange:
         """The ranges of all that came; ``mean_std`` are mean and standard deviation of the predictors."""

@@ -1,11 +1,12 @@
 """Whether inputs lie outside what a checkpoint was trained on.
 
-A network gives a field whatever it is fed. What it makes of values that it never saw in training is a guess, and
-this says so. Two things are looked at, from what training records (:mod:`core.data.ranges`):
+A network gives a field whatever it is fed. What it makes of values that it never saw in training is a guess,
+and this says so. Two things are looked at, from what training records (:mod:`core.data.ranges`):
 
 - of each variable, in which share of the cells it lies outside the values it had in training, and how far;
-- of the means of the hour over the domain, whether each is what the others let expect, as they vary together in the
-  training data: a field 10 K too warm in January has values that are usual in June, but not beside those of January.
+- of the means of the hour over the domain, whether each is what the others let expect, as they vary together
+  in the training data: a field 10 K too warm in January has values that are usual in June, but not beside
+  those of January.
 
 What counts as unusual was chosen so that no hour is of those that the shipped models were not trained on;
 docs/applicability.md has the measurement. Silence is no promise.
@@ -66,7 +67,8 @@ class VariableCheck:
     widths : the same in widths of the range
     shift : mean over the cells minus that of the training data, in its standard deviations
     lowest, highest : values found, in SI units
-    excess : how much the mean is above what the other variables let expect, in SI units; 0 where nothing is known
+    excess : how much the mean is above what the other variables let expect, in SI units; 0 where nothing is
+        known
     surprise : the same in standard deviations of that difference in training
     """
 
@@ -106,13 +108,15 @@ class VariableCheck:
         of_hour = f" of {when}" if when else ""
         if self.out_of_range:
             return (
-                f"{self.label}{of_hour} lies outside what {who} trained on in {_share(self.outside)} of the cells, "
+                f"{self.label}{of_hour} lies outside what {who} trained on in {_share(self.outside)} of the "
+                f"cells, "
                 f"up to {self.distance:.1f} standard deviations"
             )
         units = VARIABLES[self.name].units
         return (
             f"{self.label}{of_hour} is on average {abs(self.excess):.3g} {units} "
-            f"{'above' if self.excess > 0 else 'below'} what the other inputs let expect after all that {who} "
+            f"{'above' if self.excess > 0 else 'below'} what the other inputs let expect after all that "
+            f"{who} "
             f"trained on ({abs(self.surprise):.0f} standard deviations)"
         )
 
@@ -145,7 +149,9 @@ class Applicability:
         return f"{found[0].verdict(f'{model} was', when)}.{more}"
 
 
-def check_predictors(header: Header, coarse: xr.Dataset | Mapping[str, NDArray[np.floating]]) -> Applicability:
+def check_predictors(
+    header: Header, coarse: xr.Dataset | Mapping[str, NDArray[np.floating]]
+) -> Applicability:
     """Compare the coarse fields of an hour in SI units, of any shape, with the training data of a checkpoint.
 
     Missing values, as of sst over land, do not count; nor does a predictor that is absent or wholly missing.
@@ -212,9 +218,10 @@ def _ratio(beyond: float, scale: float) -> float:
 def _surprises(
     known: HourlyMeans, coarse: xr.Dataset | Mapping[str, NDArray[np.floating]]
 ) -> dict[str, tuple[float, float]]:
-    """Of each variable, its mean minus the one expected from the others: (in SI units, in standard deviations).
+    """Mean of each variable minus the one expected from the others: (SI units, standard deviations).
 
-    The conditional mean of a normal distribution with the recorded means and covariance, by its precision matrix.
+    The conditional mean of a normal distribution with the recorded means and covariance, by its precision
+    matrix.
     """
     means = {}
     for name in known.names:
@@ -270,7 +277,8 @@ def spread(hours: Hours) -> Hours:
 def warnings(store: Store, hours: Hours, models: Sequence[tuple[str, Header]]) -> list[str]:
     """What is unusual about the inputs of a run, a sentence per variable; empty where nothing is.
 
-    ``models`` are (label, header) of checkpoints. Those that were trained on the same data are told of together.
+    ``models`` are (label, header) of checkpoints. Those that were trained on the same data are told of
+    together.
     """
     groups: dict[str, list[tuple[str, Header]]] = {}
     for label, header in models:

@@ -13,7 +13,16 @@ import xarray as xr
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from core.checkpoint import Checkpoint, CheckpointError, Header, file_hash, identity, load, printable, read_header
+from core.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Header,
+    file_hash,
+    identity,
+    load,
+    printable,
+    read_header,
+)
 from core.data.samples import SampleError
 from core.data.store import Contents
 from core.domain import Domain

@@ -1,4 +1,4 @@
-"""Describing checkpoints anew: weights and hashes stay, ranges come from the training data and from no other."""
+"""Describing checkpoints anew: weights and hashes stay, ranges come from the training data alone."""
 
 import hashlib
 import json

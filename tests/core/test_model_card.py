@@ -1,11 +1,19 @@
-"""core.model_card: facts in words, people's words before them, and nothing that could pass for something else."""
+"""core.model_card: facts in words, people's words before them, and no letters that mislead."""
 
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from core.model_card import LDM_PAPER, PDE_PAPER, CardError, CardTexts, make_card, published_card, read_card_texts
+from core.model_card import (
+    LDM_PAPER,
+    PDE_PAPER,
+    CardError,
+    CardTexts,
+    make_card,
+    published_card,
+    read_card_texts,
+)
 
 FACTS = {
     "data_title": "Nature run",
@@ -65,7 +73,9 @@ def test_cards_are_read_from_yaml(tmp_path: Path) -> None:
     assert read_card_texts(path) == CardTexts()
 
 
-@pytest.mark.parametrize("text", ["licenze: CC0\n", "authors: 3\n", "- a\n", "a: [b\n", "!!python/object:os.x {}\n"])
+@pytest.mark.parametrize(
+    "text", ["licenze: CC0\n", "authors: 3\n", "- a\n", "a: [b\n", "!!python/object:os.x {}\n"]
+)
 def test_bad_yaml_is_refused_by_name(text: str, tmp_path: Path) -> None:
     path = tmp_path / "card.yaml"
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""core.downscale.applicability: shares and distances by hand, silence on training data, alarms on foreign input."""
+"""core.downscale.applicability: numbers by hand, silence on training data, alarms on foreign input."""
 
 import numpy as np
 import pytest
@@ -24,12 +24,15 @@ SHARES = (1.0,) + 15 * (0.0,)
 @pytest.fixture
 def header(save_unet) -> Header:
     """A UNet that recorded ranges of t2m alone."""
-    ranges = TrainingRange(hours=9, predictors={"t2m": KNOWN}, statics={"orography": KNOWN}, land_cover=SHARES)
+    ranges = TrainingRange(
+        hours=9, predictors={"t2m": KNOWN}, statics={"orography": KNOWN}, land_cover=SHARES
+    )
     return read_header(save_unet(description=Description(ranges=ranges)))
 
 
 def test_share_distance_and_shift_by_hand(header):
-    # Two of eight cells outside: 5 K below the lower end, 10 K above the upper one; the ends themselves are inside.
+    # Two of eight cells outside: 5 K below the lower end, 10 K above the upper one; the ends themselves are
+    # inside.
     values = np.array([[270, 300, 285, 285], [265, 310, np.nan, 285], [280, 290, 285, np.nan]], "f4")
     (check,) = check_predictors(header, {"t2m": values}).checks
     assert check.outside == pytest.approx(2 / 10)
@@ -45,7 +48,8 @@ def test_the_sentence_names_variable_hour_share_and_distance(header):
     found = check_predictors(header, {"t2m": values})
     assert found.recorded
     assert found.sentence("LDM_res", "2016-05-02 12:00") == (
-        "2 metre temperature of 2016-05-02 12:00 lies outside what LDM_res was trained on in 12 % of the cells, up to "
+        "2 metre temperature of 2016-05-02 12:00 lies outside what LDM_res was trained on in 12 % of the "
+        "cells, up to "
         "3.1 standard deviations."
     )
     assert check_predictors(header, {"t2m": np.full(9, 285.0)}).sentence("LDM_res") == ""
@@ -87,7 +91,9 @@ def test_training_data_are_usual_and_a_shift_is_not(save_unet, store):
 
 def test_means_that_do_not_go_together_are_told(header):
     """Two variables that always rise and fall together: the expected one follows from the other."""
-    hourly = HourlyMeans(names=("t2m", "t850"), mean=(285, 275), std=(5, 4), correlation=((1, 0.98), (0.98, 1)))
+    hourly = HourlyMeans(
+        names=("t2m", "t850"), mean=(285, 275), std=(5, 4), correlation=((1, 0.98), (0.98, 1))
+    )
     ranges = header.description.ranges.model_copy(update={"hourly": hourly})
     header = header.model_copy(update={"description": Description(ranges=ranges)})
     field = np.ones((3, 3), "f4")
