@@ -1,4 +1,4 @@
-"""How often hours are called unusual that are not, and foreign ones that are: ``python -m benchmarks.unusual_inputs``.
+"""How often usual hours are called unusual, and foreign ones are: ``python -m benchmarks.unusual_inputs``.
 
 Takes the shipped LDM_res and stores of the nature run. Prints the table of docs/applicability.md.
 """

@@ -444,7 +444,7 @@ def save(
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets the name ``path`` when all is written, and leaves nothing behind otherwise."""
+    """A file to write that gets the name ``path`` when all is written; otherwise nothing stays behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("wb") as file:
@@ -458,11 +458,10 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def rewrite_description(path: str | Path, description: Description) -> None:
-    """Give a checkpoint another description; weights and the rest of its header stay as they are, byte for byte.
+    """Give a checkpoint another description; weights and the rest of its header stay, byte for byte.
 
     The file is replaced when the new one is complete. Its identity and hash remain. Raises CheckpointError as
-    :func:`load` does, and where the header was not written by this program, so that it can't be kept as it
-    is.
+    :func:`load` does, and where another program wrote the header, so that it can't be kept as it is.
     """
     path = Path(path)
     with _open(path) as file:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pyproj import Transformer
 
 from core.domain import ITALY, Domain, DomainError
+from core.typed_yaml import read_yaml
 
 Side = Annotated[int, Field(ge=2, le=100_000)]
 
@@ -73,17 +73,7 @@ def read_domain(path: str | Path) -> Domain:
 
     Raises DomainError, naming file and key, where it can't be read or describes none.
     """
-    try:
-        return DomainFile.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8"))).domain()
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
-            for fault in error.errors()[:5]
-        )
-        keys = ", ".join(DomainFile.model_fields)
-        raise DomainError(f"{path} describes no domain: {faults}. Its keys are {keys}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DomainError(f"{path} can't be read as a domain: {error}.") from error
+    return read_yaml(path, DomainFile, "a domain", DomainError).domain()
 
 
 def find_domain(word: str) -> Domain:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from core.typed_yaml import read_yaml
 from core.variables import VARIABLES
 
 LONGEST = 2000
@@ -204,15 +204,4 @@ def read_card_texts(path: str | Path) -> CardTexts:
 
     Raises CardError, naming file and key, where it can't be read.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return CardTexts.model_validate({} if values is None else values)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
-            for fault in error.errors()[:5]
-        )
-        known = ", ".join(CardTexts.model_fields)
-        raise CardError(f"{path} is no model card: {faults}. Its keys are {known}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CardError(f"{path} can't be read as YAML: {error}.") from error
+    return read_yaml(path, CardTexts, "a model card", CardError)

@@ -39,8 +39,8 @@ MOST_SURPRISE = 7.0
 difference in training."""
 
 RIDGE = 0.01
-"""Added to the variances, as a share of them, so that variables that follow from others in training (a dew point from
-a humidity) do not make every small difference unheard of."""
+"""Added to the variances, as a share of them, so that variables that follow from others in training (a dew
+point from a humidity) do not make every small difference unheard of."""
 
 SIGMAS = 10.0
 """Half the range, in standard deviations about the mean, where a checkpoint records no range. By Chebyshev's
@@ -134,7 +134,7 @@ class Applicability:
 
     @property
     def unusual(self) -> tuple[VariableCheck, ...]:
-        """What people should know: what lies out of range, the most distant first, then what is out of place."""
+        """What people should know: first what lies out of range, the most distant before the others."""
         found = [check for check in self.checks if check.unusual]
         return tuple(sorted(found, key=lambda c: (not c.out_of_range, -c.distance, -abs(c.surprise))))
 
@@ -271,7 +271,8 @@ def spread(hours: Hours) -> Hours:
     """The hours that :func:`check_store` looks at."""
     if hours.size <= MOST_HOURS:
         return hours
-    return hours[np.linspace(0, hours.size - 1, MOST_HOURS).round().astype(int)]
+    chosen: Hours = hours[np.linspace(0, hours.size - 1, MOST_HOURS).round().astype(int)]
+    return chosen
 
 
 def warnings(store: Store, hours: Hours, models: Sequence[tuple[str, Header]]) -> list[str]:

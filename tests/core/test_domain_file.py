@@ -46,7 +46,7 @@ def test_another_projection_and_spacing(file: Path) -> None:
         (TEXT.replace("latitude: 45.5", "latitude: 145"), "latitude"),
         (TEXT + "crs: EPSG:4326\n", "projected"),
         (TEXT + "crs: nonsense\n", "nonsense"),
-        ("- 1\n", "describes no domain"),
+        ("- 1\n", "does not describe a domain"),
         ("a: [", "can't be read"),
         ("!!python/object:os.system {}", "can't be read"),
     ],
