@@ -21,9 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from core.checkpoint import Header
     from core.data.remote import Client, Plan, Progress, Wanted
     from core.data.store import Store
+    from core.domain import Domain
     from core.downscale import Downscaler, RunProgress
 
 # Threads of PyTorch that spin while they wait for each other take the cores from what they wait for where the
@@ -66,6 +69,13 @@ PrecisionOption = Annotated[
         help="bfloat16 lets denoisers multiply in half precision: faster on GPUs, and on processors that "
         "have instructions for it."
     ),
+]
+DomainOption = Annotated[
+    str, typer.Option(help="`italy`, a YAML file of a domain of yours, or a store that lies on it.")
+]
+StaticOption = Annotated[
+    Path | None,
+    typer.Option(help="Static fields from `tramontana statics`; Italy has some that ship."),
 ]
 DEMO_STORE = Path("data/demo.zarr")
 DEMO_START = datetime(2016, 1, 4)
@@ -126,6 +136,24 @@ def show_store(path: Path) -> None:
         say(f"  {downscaler.label}: {verdict}")
 
 
+def place_and_static(domain: str, static: Path | None) -> tuple[Domain, xr.Dataset]:
+    """A domain and its static fields: those of the file, else those that ship for Italy."""
+    from core.data.statics import load_italy_static, load_static
+    from core.domain import ITALY
+    from core.domain_file import find_domain
+
+    place = find_domain(domain)
+    if static is not None:
+        return place, load_static(static, place)
+    if place != ITALY:
+        raise ValueError(
+            f"The domain {place.name} needs static fields of its own: make them with `tramontana statics "
+            f"--domain "
+            f"{domain}` and give them with --static."
+        )
+    return place, load_italy_static()
+
+
 @app.command()
 def demo(
     out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")] = DEMO_STORE,
@@ -139,13 +167,13 @@ def demo(
     era5: Annotated[
         Path | None, typer.Option(help="With --report: ERA5 2-m temperature (NetCDF) to compare with.")
     ] = None,
+    domain: DomainOption = "italy",
+    static: StaticOption = None,
 ) -> None:
-    """Make a store of synthetic weather over the real map of Italy (the nature run)."""
+    """Make a store of synthetic weather over a real map, that of Italy by default (the nature run)."""
     import numpy as np
 
     from core.data.nature_run import NatureRunConfig, write_nature_run
-    from core.data.statics import load_italy_static
-    from core.domain import ITALY
 
     config = NatureRunConfig(seed=seed)
     if report:
@@ -153,10 +181,10 @@ def demo(
         return
     first = np.datetime64(start, "h") + np.arange(starts) * np.timedelta64(7 * 24 * weeks_apart, "h")
     chosen = (first[:, None] + np.arange(hours)).ravel()
-    static = load_italy_static()
+    place, fields = place_and_static(domain, static)
     try:
         with progress_bar("Synthetic weather") as progress:
-            write_nature_run(out_path, ITALY, static, config, chosen, workers=workers, progress=progress)
+            write_nature_run(out_path, place, fields, config, chosen, workers=workers, progress=progress)
     except KeyboardInterrupt:
         err.print(f"Stopped. What is done is kept in {out_path}; the same command continues it.")
         raise typer.Exit(130) from None
@@ -221,21 +249,18 @@ def ingest_era5(
     anonymous: Annotated[
         bool, typer.Option("--anonymous", help="Read s3:// and gs:// without credentials.")
     ] = False,
-    static: Annotated[
-        Path | None, typer.Option(help="Static fields from `tramontana statics` instead of those that ship.")
-    ] = None,
+    static: StaticOption = None,
+    domain: DomainOption = "italy",
 ) -> None:
-    """Regrid ERA5 or forecasts to the coarse grid of Italy. Any subset of the 14 predictors, any area."""
+    """Regrid ERA5 or forecasts to the coarse grid of a domain. Any subset of the 14 predictors, any area."""
     from core.data.era5 import ingest as run
     from core.data.era5 import ingest_members
-    from core.data.statics import load_italy_static, load_static
     from core.data.time_span import time_span
-    from core.domain import ITALY
 
     if all_members and number is not None:
         raise ValueError("Give either --number or --all-members.")
     first, last = time_span(start, end)
-    fields = load_italy_static() if static is None else load_static(static, ITALY)
+    place, fields = place_and_static(domain, static)
     with progress_bar("ERA5") as progress:
         options: dict[str, Any] = {
             "static": fields,
@@ -250,9 +275,9 @@ def ingest_era5(
             "progress": progress,
         }
         if all_members:
-            reports = ingest_members(files, out_path, ITALY, **options)
+            reports = ingest_members(files, out_path, place, **options)
         else:
-            reports = (run(files, out_path, ITALY, number=number, **options),)
+            reports = (run(files, out_path, place, number=number, **options),)
     for report in reports:
         for line in report.sentences():
             say(line)
@@ -357,15 +382,14 @@ def statics(
     store: Annotated[
         Path | None, typer.Option(help="Take the domain of this store instead of Italy.")
     ] = None,
+    domain: DomainOption = "italy",
 ) -> None:
     """Average an elevation model and a land-cover map of yours to the fine grid."""
     from core.data.statics import build_static, save_static
-    from core.data.store import Store
-    from core.domain import ITALY
+    from core.domain_file import find_domain
 
-    domain = ITALY if store is None else Store.open(store).domain
     static = build_static(
-        domain,
+        find_domain(domain if store is None else str(store)),
         elevation=elevation,
         land_cover=land_cover,
         land_mask=land_mask,
@@ -1145,6 +1169,7 @@ def downscale(
     for downscaler in downscalers:
         if members > 1 and not downscaler.stochastic:
             say(f"{downscaler.label} gives one field an hour: member 0.", err)
+    _warn_of_inputs(opened, times, downscalers)
     run = downscale_to_file(
         opened,
         downscalers,
@@ -1171,6 +1196,18 @@ def downscale(
     name = f"{out_path.stem}-YEAR-MONTH{out_path.suffix}" if per_month else out_path.name
     of = f", {counted(len(stores), 'coarse member')}" if len(stores) > 1 else ""
     say(f"Wrote {out_path.with_name(name)}: {counted(times.size, 'hour')} of {made}{of}.")
+
+
+def _warn_of_inputs(store: Store, hours: Any, downscalers: list[Downscaler]) -> None:
+    """Say which inputs lie outside what the models were trained on."""
+    from core.downscale import NetworkDownscaler
+    from core.downscale.applicability import warnings
+
+    models = [(d.label, d.header) for d in downscalers if isinstance(d, NetworkDownscaler)]
+    runnable = [d for d in downscalers if not d.obstacles(store.contents, store.domain)]
+    if len(runnable) == len(downscalers):
+        for sentence in warnings(store, hours, models):
+            say(f"Warning: {sentence}", err)
 
 
 def show_run(run: Generator[RunProgress, None, None]) -> None:
@@ -1283,6 +1320,30 @@ def checkpoint_verify(
             sound = sound and finding.holds is not False
     if not sound:
         raise typer.Exit(1)
+
+
+@checkpoint.command("describe")
+def checkpoint_describe(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors) to describe anew.")],
+    card: Annotated[
+        Path | None, typer.Option(help="YAML with intended_use, limits, licence, authors and other keys.")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Store they were trained on, to record between which values its inputs lie."),
+    ] = None,
+) -> None:
+    """Give checkpoints a model card and the ranges of their training data. Weights and hashes stay."""
+    from core.checkpoint import file_hash
+    from core.checkpoint_describe import describe_checkpoints
+    from core.model_card import read_card_texts
+
+    texts = None if card is None else read_card_texts(card)
+    opened = None if store is None else open_store(store)
+    with progress_bar("Ranges") as progress:
+        for path, found in describe_checkpoints(files, texts=texts, store=opened, progress=progress):
+            of_hours = "no ranges" if found.ranges is None else f"ranges of {found.ranges.hours} hours"
+            say(f"{path}: model card and {of_hours}; SHA-256 without description {file_hash(path)}")
 
 
 @app.command()

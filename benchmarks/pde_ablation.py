@@ -298,6 +298,8 @@ def write_vae(ldm: Checkpoint, path: Path) -> None:
             "label": f"VAE of {header.label}"[:80],
             "models": {part: header.models[part] for part in parts},
             "provenance": {**said, "parents": {"ldm": {"file": ldm.path.name, "sha256": ldm.file_hash}}},
+            # The card is that of the whole model.
+            "description": header.description.model_copy(update={"card": None}),
         }
     )
     save(path, own, {k: w for k, w in ldm.tensors.items() if k.partition(".")[0] in parts})

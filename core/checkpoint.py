@@ -3,7 +3,10 @@
 A ``.safetensors`` file whose header carries the entry ``tramontana``: a JSON object with everything needed
 to run the weights (:class:`Header`). A weight is named ``<part>.<name in the module's state dict>``, where
 the parts are the keys of ``Header.models``, so one file may hold a UNet, a VAE, a conditioner and a denoiser.
-A second entry, ``weights_sha256``, is the hash of all that follows the header.
+A second entry, ``weights_sha256``, is the hash of all that follows the header. A third one, ``description``,
+holds what changes nothing about the results (:class:`Description`): the ranges of the training data and the
+model card. Every hash of a file that is written down anywhere is that of the file without this entry, so
+describing a model anew (:func:`rewrite_description`) leaves all of them true.
 
 Nothing here unpickles: the file is a length, a JSON header and raw numbers, checked before they are used.
 Files are mapped when they are read and written tensor by tensor, so that neither needs memory for a second
@@ -18,7 +21,9 @@ import math
 import mmap
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,17 +35,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
+from core.data.ranges import TAIL, TrainingRange
 from core.data.samples import Normalization
 from core.diffusion.schedule import Parameterization
 from core.domain import Domain
 from core.file_kind import file_kind
 from core.mapped_memory import map_file, mapped_tensor, release, shrunk
+from core.model_card import ModelCard
 from core.plural import counted
-from core.variables import PREDICTORS, STATICS, TARGETS
+from core.variables import PREDICTORS, STATICS, TARGETS, VARIABLES
 
 FORMAT_VERSION = 1
 ENTRY = "tramontana"
 HASH_ENTRY = "weights_sha256"
+DESCRIPTION_ENTRY = "description"
 SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_SIDE = 100_000
@@ -74,6 +82,21 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be read, written or used; the message names the file and the fault."""
 
 
+class Description(BaseModel):
+    """What people should know of a model, and nothing that its results depend on.
+
+    Attributes
+    ----------
+    ranges : of the inputs in training; None where they are not known
+    card : the model card; None where nobody wrote one
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ranges: TrainingRange | None = None
+    card: ModelCard | None = None
+
+
 class Header(BaseModel):
     """Everything about a model but its weights.
 
@@ -88,6 +111,8 @@ class Header(BaseModel):
     domain : the domain it was trained on, as :meth:`core.domain.Domain.to_dict` gives it
     parameterization : what the denoiser of a latent diffusion model predicts; no meaning for other models
     provenance : plain values: data fingerprint, steps, losses, hashes of parent files, code version
+    description : ranges of the training data and the model card, in an entry of their own; files written
+        before there was such a thing have an empty one
     """
 
     # NaN must reach the JSON writer, which refuses it, and not become null on the way.
@@ -104,6 +129,7 @@ class Header(BaseModel):
     domain: dict[str, Any]
     parameterization: Parameterization = "v"
     provenance: dict[str, Any] = Field(default_factory=dict)
+    description: Description = Description()
 
     @field_validator("label")
     @classmethod
@@ -209,11 +235,12 @@ class Checkpoint:
     recorded_weights_hash: str | None
     _memory: mmap.mmap = field(repr=False, compare=False)
     _start: int = field(repr=False, compare=False)
+    _first: bytes = field(repr=False, compare=False)
 
     @cached_property
     def file_hash(self) -> str:
-        """SHA-256 of the file, computed when it is first asked for."""
-        return self._hash_from(0)
+        """See :func:`file_hash`; computed when it is first asked for."""
+        return self._hash_from(self._start, self._first)
 
     @cached_property
     def weights_hash(self) -> str:
@@ -228,8 +255,8 @@ class Checkpoint:
                 "recorded one. Copy or make it again."
             )
 
-    def _hash_from(self, start: int) -> str:
-        digest = hashlib.sha256()
+    def _hash_from(self, start: int, first: bytes = b"") -> str:
+        digest = hashlib.sha256(first)
         with memoryview(self._memory) as view:
             for at in range(start, len(view), PIECE):
                 _refuse_shrunk(self.path, self._memory)
@@ -378,7 +405,7 @@ def save(
         raise CheckpointError(f"Weights are stored as float32 or float16, not as {dtype}.")
     _check_parts(path, header, state_dict)
     try:
-        text = json.dumps(header.model_dump(mode="json"), allow_nan=False)
+        text = json.dumps(header.model_dump(mode="json", exclude={"description"}), allow_nan=False)
     except ValueError as error:
         raise CheckpointError(f"The header for {path} holds a value that JSON can't: {error}.") from error
 
@@ -401,25 +428,76 @@ def save(
         advance(entry)
     _refuse_broken(Path(origin or path), broken)
 
-    start = _first_bytes(entries, {ENTRY: text, HASH_ENTRY: digest.hexdigest()})
-    digest = hashlib.sha256(start)
+    metadata = {ENTRY: text, HASH_ENTRY: digest.hexdigest()}
+    digest = hashlib.sha256(_first_bytes(entries, metadata))
+    start = _first_bytes(entries, _described(metadata, header.description))
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as file:
+        file.write(start)
+        for key, entry in entries.items():
+            numbers = _bytes(_prepared(state_dict[key], dtype))
+            digest.update(numbers)
+            file.write(numbers)
+            advance(entry)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets the name ``path`` when all is written; otherwise nothing stays behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("wb") as file:
-            file.write(start)
-            for key, entry in entries.items():
-                numbers = _bytes(_prepared(state_dict[key], dtype))
-                digest.update(numbers)
-                file.write(numbers)
-                advance(entry)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return digest.hexdigest()
+
+
+def rewrite_description(path: str | Path, description: Description) -> None:
+    """Give a checkpoint another description; weights and the rest of its header stay, byte for byte.
+
+    The file is replaced when the new one is complete. Its identity and hash remain. Raises CheckpointError as
+    :func:`load` does, and where another program wrote the header, so that it can't be kept as it is.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(8)
+        data = file.read(_header_length(path, first, size))
+        outer = _parse_header(path, data, size)[1]
+        outer["__metadata__"].pop(DESCRIPTION_ENTRY, None)
+        bare = _header_bytes(outer)
+        if bare != _undescribed(data):
+            raise CheckpointError(f"{path} has a header that another program wrote; it can't be described.")
+        outer["__metadata__"] = _described(outer["__metadata__"], description)
+        start = _header_bytes(outer)
+        if len(start) - 8 > MAX_HEADER_BYTES:
+            raise CheckpointError(f"The description for {path} is too long.")
+        with _replacing(path) as target:
+            target.write(start)
+            shutil.copyfileobj(file, target, PIECE)
+
+
+def _described(metadata: Mapping[str, str], description: Description) -> dict[str, str]:
+    """The entries of a header with that of the description, where this says anything."""
+    if description == Description():
+        return dict(metadata)
+    return {**metadata, DESCRIPTION_ENTRY: json.dumps(description.model_dump(mode="json"), allow_nan=False)}
+
+
+def _undescribed(data: bytes) -> bytes:
+    """The first bytes of a file, length and JSON header, as they are without a description.
+
+    ``data`` is the JSON header. One without description is given back as it is, whoever wrote it.
+    """
+    outer = json.loads(data)
+    if outer["__metadata__"].pop(DESCRIPTION_ENTRY, None) is None:
+        return len(data).to_bytes(8, "little") + data
+    return _header_bytes(outer)
 
 
 def _planned(path: Path, state_dict: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, _Entry]:
@@ -451,6 +529,10 @@ def _first_bytes(entries: Mapping[str, _Entry], metadata: Mapping[str, str]) -> 
             "shape": entry.shape,
             "data_offsets": [entry.start, entry.start + entry.size],
         }
+    return _header_bytes(outer)
+
+
+def _header_bytes(outer: Mapping[str, Any]) -> bytes:
     data = json.dumps(outer, separators=(",", ":")).encode()
     data += b" " * (-len(data) % ALIGNMENT)
     return len(data).to_bytes(8, "little") + data
@@ -468,19 +550,38 @@ def read_header(path: str | Path) -> Header:
 def identity(path: str | Path) -> str:
     """A SHA-256 that stands for the content of a checkpoint, without reading its weights.
 
-    That of the header, which records the hash of the weights; of the whole file where it does not. Whether
-    the weights are those recorded is for :meth:`Checkpoint.check_weights` to say. Raises CheckpointError
-    as :func:`load` does.
+    That of the header without its description, which records the hash of the weights; where it does not,
+    that of :func:`file_hash`. Whether the weights are those recorded is for :meth:`Checkpoint.check_weights`
+    to say.
+    Raises CheckpointError as :func:`load` does.
     """
     path = Path(path)
     with _open(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        first = file.read(8)
-        data = file.read(_header_length(path, first, size))
-        if isinstance(_parse_header(path, data, size)[1]["__metadata__"].get(HASH_ENTRY), str):
-            return hashlib.sha256(first + data).hexdigest()
-    with path.open("rb") as whole:
-        return hashlib.file_digest(whole, "sha256").hexdigest()
+        start, metadata = _start_of(path, file)
+        if isinstance(metadata.get(HASH_ENTRY), str):
+            return hashlib.sha256(start).hexdigest()
+    return file_hash(path)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a checkpoint as it is without its description; of one that has none, that of the file.
+
+    By this later models know the files that they were made from. Raises CheckpointError as :func:`load` does.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        digest = hashlib.sha256(_start_of(path, file)[0])
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _start_of(path: Path, file: BinaryIO) -> tuple[bytes, Mapping[str, Any]]:
+    """The first bytes without description, and the entries of the header; the weights are left to be read."""
+    size = os.fstat(file.fileno()).st_size
+    data = file.read(_header_length(path, file.read(8), size))
+    metadata: Mapping[str, Any] = _parse_header(path, data, size)[1]["__metadata__"]
+    return _undescribed(data), metadata
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -493,7 +594,8 @@ def load(path: str | Path) -> Checkpoint:
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = _header_length(path, file.read(8), size)
-        header, outer = _parse_header(path, file.read(length), size)
+        data = file.read(length)
+        header, outer = _parse_header(path, data, size)
     try:
         memory = map_file(path)
     except OSError as error:
@@ -514,7 +616,7 @@ def load(path: str | Path) -> Checkpoint:
     _refuse_broken(path, broken)
     recorded = outer["__metadata__"].get(HASH_ENTRY)
     recorded = recorded if isinstance(recorded, str) else None
-    return Checkpoint(path, header, weights, recorded, memory, 8 + length)
+    return Checkpoint(path, header, weights, recorded, memory, 8 + length, _undescribed(data))
 
 
 def _layout(path: Path, outer: Mapping[str, Any], start: int, size: int) -> dict[str, _Entry]:
@@ -613,6 +715,8 @@ def _parse_header(path: Path, data: bytes, size: int) -> tuple[Header, dict[str,
         ends = [int(value["data_offsets"][1]) for name, value in outer.items() if name != "__metadata__"]
         values = json.loads(entry, parse_constant=_refuse_constant)
         version = values["format_version"]
+        said = outer["__metadata__"].get(DESCRIPTION_ENTRY)
+        values["description"] = {} if said is None else json.loads(said, parse_constant=_refuse_constant)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise _not_ours(path) from error
     if 8 + len(data) + max(ends, default=0) > size:
@@ -653,8 +757,26 @@ def describe(header: Header) -> list[tuple[str, str]]:
         ("statics", ", ".join(header.statics) or "none"),
         ("targets", ", ".join(header.targets)),
     ]
+    if header.description.card is not None:
+        lines += [(what.lower(), value) for what, value in header.description.card.lines()]
     lines += [(f"model {part}", _plain(config)) for part, config in header.models.items()]
     lines += [(f"provenance {printable(key)}", _plain(value)) for key, value in header.provenance.items()]
+    if header.description.ranges is not None:
+        lines += _range_lines(header.description.ranges)
+    return lines
+
+
+def _range_lines(ranges: TrainingRange) -> list[tuple[str, str]]:
+    lines = []
+    for name, found in (*ranges.predictors.items(), *ranges.statics.items()):
+        units = VARIABLES[name].units
+        lines.append(
+            (
+                f"trained on {name}",
+                f"{found.low:.4g} to {found.high:.4g} {units} but for {2 * TAIL:.1%} of the values, "
+                f"{found.minimum:.4g} to {found.maximum:.4g} in all",
+            )
+        )
     return lines
 
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from core.checkpoint import Checkpoint, CheckpointError, load, printable
+from core.checkpoint import Checkpoint, CheckpointError, file_hash, load, printable
 from core.domain import Domain
 from core.models.conditioner import Conditioner, ConditionerConfig
 from core.models.denoiser import Denoiser, DenoiserConfig
@@ -56,8 +56,8 @@ def verify(path: str | Path) -> Iterator[Finding]:
 
     Checked are: the header, that all weights are finite and belong to a part (as when loading), the hash of
     the weights, their names and shapes against the configurations, that the networks run on a small input
-    and give finite fields of the right shape, and the hashes of the files that the provenance names and that
-    lie in the same folder.
+    and give finite fields of the right shape, the hashes of the files that the provenance names and that
+    lie in the same folder, and whether there are a model card and the ranges of the training data.
     """
     path = Path(path)
     try:
@@ -74,6 +74,7 @@ def verify(path: str | Path) -> Iterator[Finding]:
     else:
         yield Finding("weights", True, "Weights and configurations agree in names and shapes.")
         yield _run(checkpoint, modules)
+    yield from _description(checkpoint)
     yield from _parents(checkpoint)
 
 
@@ -172,6 +173,7 @@ def _fields(modules: dict[str, Any], predictors: int, ratio: int, side: int) -> 
 def _parents(checkpoint: Checkpoint) -> Iterator[Finding]:
     """The files that the weights come from, where they lie beside the checkpoint."""
     parents = checkpoint.header.provenance.get("parents", [])
+    parents = list(parents.values()) if isinstance(parents, dict) else parents
     # The header is not to be trusted: every entry may name the same large file.
     for parent in parents[:MOST_PARENTS] if isinstance(parents, list) else []:
         name, expected = (parent.get(k) for k in ("file", "sha256")) if isinstance(parent, dict) else ("", "")
@@ -187,8 +189,11 @@ def _parents(checkpoint: Checkpoint) -> Iterator[Finding]:
         if not path.is_file():
             yield Finding("parent", None, f"{name}, which it was made from, is not beside it.")
             continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            found = file_hash(path)
+        except CheckpointError:  # published files, which are no checkpoints of ours
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
         if found == expected:
             yield Finding("parent", True, f"{name}, which it was made from, has the recorded SHA-256.")
         else:
@@ -197,3 +202,31 @@ def _parents(checkpoint: Checkpoint) -> Iterator[Finding]:
                 False,
                 f"{path} is not the file that {checkpoint.path} was made from: it has changed.",
             )
+
+
+def _description(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Whether people are told what they should know; files that were written before that was kept lack it."""
+    description = checkpoint.header.description
+    if description.card is None:
+        advice = f"{checkpoint.path} has no model card; give it one with `tramontana checkpoint describe`."
+        yield Finding("card", None, advice)
+    else:
+        licence = description.card.licence
+        yield Finding("card", True, f"It has a model card; licence: {licence}.")
+    if description.ranges is None:
+        sentence = (
+            f"{checkpoint.path} does not say between which values its inputs lay in training; unusual "
+            f"inputs are "
+            "told by their mean and standard deviation alone."
+        )
+        yield Finding("ranges", None, sentence)
+        return
+    missing = set(checkpoint.header.predictors) - description.ranges.predictors.keys() - {"sst"}
+    if missing:
+        yield Finding(
+            "ranges",
+            False,
+            f"{checkpoint.path} has no range of the training data for {', '.join(sorted(missing))}.",
+        )
+    else:
+        yield Finding("ranges", True, "It has the ranges of its training data.")

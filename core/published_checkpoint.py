@@ -21,10 +21,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from core import __version__
-from core.checkpoint import CheckpointError, Header, check_names, printable, save
+from core.checkpoint import CheckpointError, Description, Header, check_names, printable, save
 from core.data.samples import Normalization
 from core.domain import Domain
 from core.file_kind import file_kind
+from core.model_card import published_card
 from core.models import latent_diffusion, unet, vae
 from core.models.denoiser import Averages
 from core.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
@@ -292,6 +293,9 @@ class PublishedCheckpoint:
                     "parents": [{"file": self.path.name, "sha256": self._hash(report)}],
                     **(provenance or {}),
                 },
+                description=Description(
+                    card=published_card(kind, variables.targets, domain.name, version=__version__)
+                ),
             )
         except ValidationError as error:
             fault = error.errors()[0]

@@ -49,6 +49,7 @@ class CheckpointFile:
         that stands for the content (:func:`core.checkpoint.identity`).
     parameters : how many numbers were learned; None where that can't be told
     provenance : (what, value) of how it was made
+    card : (what, value) of the model card; empty where there is none
     header : (what, value) of the whole header
     problem : why it can't be used at all; empty where it can on a store that suits it
     """
@@ -63,6 +64,7 @@ class CheckpointFile:
     hash: str = ""
     parameters: int | None = None
     provenance: Lines = ()
+    card: Lines = ()
     header: Lines = ()
     problem: str = ""
 
@@ -158,6 +160,7 @@ def describe_file(path: Path, *, key: str = "", problem: str = "") -> Checkpoint
         hash=content,
         parameters=count_parameters(path),
         provenance=provenance(header),
+        card=() if header.description.card is None else tuple(header.description.card.lines()),
         header=tuple((what, value[: 4 * LONGEST]) for what, value in describe(header)),
         problem=problem,
     )

@@ -37,6 +37,7 @@ from explorer.settings import GB, Settings
 
 if TYPE_CHECKING:  # it may import torch, which takes seconds that the first page should not wait for
     from core.downscale import Downscaler
+    from core.downscale.applicability import Applicability
     from core.downscale.generative import GenerativeDownscaler
     from core.downscale.sampling import SamplingStep
     from explorer.checkpoints import CheckpointFile
@@ -52,7 +53,7 @@ RESULTS_VERSION = 1
 """Goes into the address of what is kept on disk; raise it where the same inputs give other fields."""
 
 HOURS_KNOWN = 4096
-"""Hours of a store whose inputs are known by their hash."""
+"""Hours of a store whose inputs are known by their hash, or as usual to a model."""
 
 REFRESH_EVERY = 2.0
 """Seconds within which several visitors share one look at the disk."""
@@ -226,6 +227,7 @@ class Library:
         self._outlines_lock = Lock()
         self._catalogue: Future[Catalogue] | None = None
         self._search: Future[Catalogue] | None = None
+        self._applicability: OrderedDict[tuple[object, ...], Applicability] = OrderedDict()
         self._signature: tuple[tuple[str, int, int], ...] = ()
         # Two threads: a slow network must not keep the interpolations of somebody else waiting.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="downscale")
@@ -396,6 +398,35 @@ class Library:
             kept = run()
             self.disk.write(address, kept)
         return kept
+
+    def peek_applicability(self, opened: OpenStore, hour: np.datetime64, key: str) -> Applicability | None:
+        """How the inputs of an hour compare with the training data of a model, if that is known already."""
+        with self._lock:
+            return self._applicability.get(self._address(opened, hour, key))
+
+    def applicability(self, opened: OpenStore, hour: np.datetime64, key: str) -> Applicability | None:
+        """How the inputs of an hour compare with the training data of a model; None for an interpolation.
+
+        Reads the hour where that is not known yet, so not for the event loop.
+        """
+        known = self.peek_applicability(opened, hour, key)
+        downscaler = self.catalogue.result().get(key)
+        header = getattr(downscaler, "header", None)
+        if known is not None or header is None:
+            return known
+        from core.downscale.applicability import Applicability, check_predictors, check_statics
+
+        names = [name for name in header.predictors if name in opened.store.contents.predictors]
+        found = check_predictors(header, opened.read(COARSE, hour, names))
+        if opened.static is not None:
+            found = Applicability(
+                (*found.checks, *check_statics(header, opened.static).checks), found.recorded
+            )
+        with self._lock:
+            self._applicability[self._address(opened, hour, key)] = found
+            while len(self._applicability) > HOURS_KNOWN:
+                self._applicability.popitem(last=False)
+        return found
 
     def _disk_address(
         self, what: str, opened: OpenStore, hour: np.datetime64, checkpoint: str, **rest: str | int

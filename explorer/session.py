@@ -27,6 +27,7 @@ from explorer.jobs import Draw, Piece, Preview
 from explorer.library import COARSE, TRUTH, Catalogue, Library, OpenStore
 from explorer.loading import INTERPOLATIONS, Loader, is_slow
 from explorer.quantities import QUANTITIES, FloatField, Quantity
+from explorer.remarks import Remarks
 from explorer.results import Fields
 from explorer.sampling import Desk
 from explorer.snapshot import ModelChoice, Snapshot
@@ -102,6 +103,7 @@ class Session(param.Parameterized):
     windows = param.List(default=[], doc="Regions on offer.")
     snapshot = param.Parameter(default=None, doc="Fields of the hour, or None.")
     scores = param.Parameter(default=None, doc="ScoreTable of the hour and region, or None.")
+    remarks = param.Dict(default={}, doc="Remark on a model at the hour shown, by its key.")
     progress = param.Parameter(default=None, doc="Progress of what is sampled for this visitor, or None.")
     preview = param.Parameter(default=None, doc="Preview of the field being sampled, or None.")
     ensemble = param.Parameter(
@@ -129,6 +131,7 @@ class Session(param.Parameterized):
         self.analyses = Analyses(self)
         self.points = PointStudy(self, self._later)
         self._recalled: frozenset[Piece] = frozenset()
+        self._remarks = Remarks(self, self.background())
 
     # ---------------------------------------------------------------- life
 
@@ -148,6 +151,7 @@ class Session(param.Parameterized):
         self.param.watch(self.analyses.on_region, "region")
         self.param.watch(self.analyses.analyse, ["snapshot", "region", "view", "fit", "variant", "cells"])
         self.param.watch(self._on_other_scale, ["mode", "variable", "limits"])
+        self.param.watch(self._remarks.update, "snapshot")
         self._open()
         self._await_catalogue()
         self.points.start()

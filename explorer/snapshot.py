@@ -38,6 +38,15 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something to know about a model at the hour shown: two words, a sentence, and numbers line by line."""
+
+    short: str
+    sentence: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Field:
     """One map: its values in display units once they are ready, (h, w) for coarse, else (H, W).
 

@@ -65,7 +65,7 @@ def test_a_published_file_is_imported_shown_and_verified(
     (tmp_path / source.name).write_bytes(source.read_bytes())
     result = run("verify", out)
     assert result.exit_code == 0, result.output
-    assert result.output.count("ok:") == 5
+    assert result.output.count("ok:") == 6
     assert "WRONG" not in result.output
 
 
@@ -266,3 +266,25 @@ def test_show_reads_no_weights(fixtures: Path, statistics: Path, tmp_path: Path)
     out.write_bytes(data)
     assert run("show", out).exit_code == 0
     assert run("verify", out).exit_code == 1
+
+
+def test_describe_writes_a_card_and_show_tells_it(
+    fixtures: Path, statistics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "unet.safetensors"
+    source = fixtures / "checkpoints" / "UNET_2mT.ckpt"
+    assert run("import", source, "--normalization", statistics, "--out", out).exit_code == 0
+    before = load(out).file_hash
+    card = tmp_path / "card.yaml"
+    card.write_text("licence: CC-BY-4.0\n")
+    result = run("describe", out, "--card", card)
+    assert result.exit_code == 0, result.output
+    assert before in result.output
+    assert load(out).file_hash == before
+    shown = run("show", out).output
+    assert "licence: CC-BY-4.0" in shown
+    assert "arXiv 2406.13627" in shown
+    store = make_store(tmp_path / "a.zarr", ["2020-01-01T00"], coarse=["t2m"])
+    assert run_main(monkeypatch, "describe", out, "--store", store.path) == 1
+    card.write_text("lizenz: none\n")
+    assert run_main(monkeypatch, "describe", out, "--card", card) == 1

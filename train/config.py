@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from core.model_card import CardTexts
 from core.variables import TARGETS
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -82,6 +83,11 @@ class StageConfig(BaseModel):
     storage: Literal["float32", "float16"] = Field("float32", description="weights in the file that results")
     tensorboard: bool = Field(False, description="also log for TensorBoard (install tensorboard)")
     pictures: bool = Field(True, description="draw a validation hour after every round, into the logs")
+    card: CardTexts | None = Field(
+        None,
+        description="what the model card says: intended_use, training_data, limits, evaluation, licence, "
+        "authors, citation; what is left out is made from the facts of the run",
+    )
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -395,9 +401,10 @@ MACHINE_KEYS = frozenset(
         "tensorboard",
         "pictures",
         "latents",
+        "card",
     }
 )
-"""Keys that say where and how long to train and what to show of it, not what comes out."""
+"""Keys that say where and how long to train and what to show and tell of it, not what comes out."""
 
 Config = TypeVar("Config", bound=StageConfig)
 

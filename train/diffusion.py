@@ -471,7 +471,10 @@ def train_diffusion(
             if name.startswith(("physics_", "gradient_", "lambda_"))
         } | {"smoothing": physics.smoothing}
     models = {part: getattr(network.config, part) for part in PARTS}
-    path = run.save(make_header(kind, config, store, targets, normalization, models, provenance), weights)
+    # As the normalisation: the parent's, since most of what this model is was learned there.
+    ranges = header.description.ranges
+    result = make_header(kind, config, store, targets, normalization, models, provenance, ranges)
+    path = run.save(result, weights)
     shutil.rmtree(run.cache, ignore_errors=True)
     return path
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from core.checkpoint import Checkpoint
-from core.data.samples import Normalization, compute_normalization
+from core.data.samples import Normalization
 from core.data.store import Store
 from core.domain import Domain
 from core.models.patch_gan import PatchGAN, PatchGANConfig, discriminator_loss, generator_loss
@@ -22,7 +22,7 @@ from core.models.unet import UNet, UNetConfig
 from core.variables import STATIC_CHANNELS
 from train.config import GANTrainConfig
 from train.data import data_identity, draw, hour_datasets, loaders, usable_hours
-from train.progress import Report, Status
+from train.progress import Report
 from train.run import StageRun, load_parent, make_header
 from train.run_folder import TrainError
 from train.scene import from_coarse
@@ -201,18 +201,11 @@ def train_gan(
     if run.done:
         return run.result
     if start is not None:
-        normalization = start.header.normalization
-    elif run.record is not None:
-        normalization = Normalization.model_validate(run.record["normalization"])
+        normalization, ranges = start.header.normalization, start.header.description.ranges
     else:
-        normalization = compute_normalization(
-            store,
-            train,
-            targets=config.targets,
-            progress=lambda done, total: report(Status("Normalisation", done, total, "hours")),
-        )
+        normalization, ranges = run.statistics(store, train, config.targets, report)
     datasets = hour_datasets(config, store, train, validation, normalization, config.targets, report)
-    run.begin(normalization)
+    run.begin(normalization, ranges)
 
     pictured = validation[0] if config.pictures else None
     task = GANTask(config, normalization, store.domain, start, pictured)
@@ -220,9 +213,8 @@ def train_gan(
     best = run.best()
     parents = {} if start is None else {"unet": start}
     provenance = run.provenance(best, store, parts, train, validation, parents)
-    header = make_header(
-        "gan", config, store, config.targets, normalization, {"unet": task.model_config}, provenance
-    )
+    models = {"unet": task.model_config}
+    header = make_header("gan", config, store, config.targets, normalization, models, provenance, ranges)
     weights = {k: w for k, w in best["state_dict"].items() if k.startswith("unet.")}
     return run.save(header, weights)
 

@@ -12,17 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.checkpoint import Checkpoint, CheckpointError, Header, load, save
-from core.data.samples import Hours, Normalization
+from core import __version__
+from core.checkpoint import Checkpoint, CheckpointError, Description, Header, load, save
+from core.data.ranges import TrainingRange
+from core.data.samples import Hours, Normalization, compute_statistics
 from core.data.splits import Split
 from core.data.store import Store
 from core.domain import Domain
+from core.model_card import make_card
 from core.variables import PREDICTORS
 from train.config import MACHINE_KEYS, StageConfig
 from train.data import STATICS_NEEDED, Batches
 from train.fit import accelerator, fit
 from train.parallel import device_number, process_number, started_together
-from train.progress import Report
+from train.progress import Report, Status
 from train.run_folder import (
     BEST,
     CACHE,
@@ -100,10 +103,34 @@ class StageRun:
         own = number > 0 and started_together()
         return self.folder / CACHE / f"process-{number}" if own else self.folder / CACHE
 
-    def begin(self, normalization: Normalization) -> None:
+    def begin(self, normalization: Normalization, ranges: TrainingRange | None = None) -> None:
         """Write down what this run is, unless an earlier start did."""
         if self.record is None and process_number() == 0:
-            begin_run(self.folder, {**self.identity, "normalization": normalization.model_dump(mode="json")})
+            found = {"normalization": normalization, **({} if ranges is None else {"ranges": ranges})}
+            begin_run(
+                self.folder,
+                {**self.identity, **{what: values.model_dump(mode="json") for what, values in found.items()}},
+            )
+
+    def statistics(
+        self, store: Store, hours: Hours, targets: tuple[str, ...], report: Report
+    ) -> tuple[Normalization, TrainingRange | None]:
+        """Normalisation and ranges of the training hours: those an earlier start wrote down, or computed now.
+
+        Runs that began before ranges were recorded have none.
+        """
+        if self.record is None:
+            return compute_statistics(
+                store,
+                hours,
+                targets=targets,
+                progress=lambda done, total: report(Status("Normalisation", done, total, "hours")),
+            )
+        ranges = self.record.get("ranges")
+        return (
+            Normalization.model_validate(self.record["normalization"]),
+            None if ranges is None else TrainingRange.model_validate(ranges),
+        )
 
     def fit(self, task: StageTask, batches: tuple[Batches, Batches], report: Report) -> None:
         """Train until done, from the last complete round where there is one.
@@ -165,8 +192,8 @@ class StageRun:
             "minutes_in_all": history[-1]["seconds"] / 60,
             "validation_losses": {str(entry["steps"]): entry["validation_loss"] for entry in history},
             **({"parents": {name: _parent(file) for name, file in parents.items()}} if parents else {}),
-            # A folder of this machine tells others nothing.
-            "config": config.model_dump(mode="json", exclude={"latents"}),
+            # A folder of this machine tells others nothing, and the card has a place of its own.
+            "config": config.model_dump(mode="json", exclude={"latents", "card"}),
             "code_version": code_version(),
             "torch_version": torch.__version__,
         }
@@ -180,8 +207,10 @@ def make_header(
     normalization: Normalization,
     models: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    ranges: TrainingRange | None,
 ) -> Header:
-    """The header of a resulting file; ``models`` are the configs of its parts."""
+    """The header of a resulting file with its model card; ``models`` are the configs of its parts."""
+    card = make_card(kind, targets, store.domain.name, provenance, version=__version__, texts=config.card)
     return Header(
         kind=kind,
         label=config.label,
@@ -192,6 +221,7 @@ def make_header(
         normalization=normalization,
         domain=store.domain.to_dict(),
         provenance=dict(provenance),
+        description=Description(ranges=ranges, card=card),
     )
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.data.samples import Normalization, compute_normalization
+from core.data.samples import Normalization
 from core.data.store import Store
 from core.models.unet import UNet, UNetConfig
 from core.variables import STATIC_CHANNELS
 from train.config import UNetTrainConfig
 from train.data import data_identity, draw, hour_datasets, loaders, usable_hours
-from train.progress import Report, Status
+from train.progress import Report
 from train.run import StageRun, make_header
 from train.scene import from_coarse
 from train.task import StageTask
@@ -142,22 +142,14 @@ def train_unet(
     run = StageRun.find(config, data_identity(store, train, validation), out_dir, resume=resume)
     if run.done:
         return run.result
-    if run.record is None:
-        normalization = compute_normalization(
-            store,
-            train,
-            targets=config.targets,
-            progress=lambda done, total: report(Status("Normalisation", done, total, "hours")),
-        )
-    else:
-        normalization = Normalization.model_validate(run.record["normalization"])
+    normalization, ranges = run.statistics(store, train, config.targets, report)
     datasets = hour_datasets(config, store, train, validation, normalization, config.targets, report)
-    run.begin(normalization)
+    run.begin(normalization, ranges)
 
     task = UNetTask(config, normalization, validation[0] if config.pictures else None)
     run.fit(task, loaders(config, *datasets, run.where), report)
     best = run.best()
     provenance = run.provenance(best, store, parts, train, validation, {})
     models = {"unet": task.model_config}
-    header = make_header("unet", config, store, config.targets, normalization, models, provenance)
+    header = make_header("unet", config, store, config.targets, normalization, models, provenance, ranges)
     return run.save(header, best["state_dict"])

@@ -266,7 +266,8 @@ def train_vae(
         **latents,
     }
     models = {"unet": network.config, "vae": task.model_config}
-    header = make_header("vae", config, store, targets, normalization, models, provenance)
+    ranges = parent.header.description.ranges
+    header = make_header("vae", config, store, targets, normalization, models, provenance, ranges)
     parts_of_file = {"unet": network, "vae": vae}
     return run.save(
         header,

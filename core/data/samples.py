@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, random_split
 
+from core.data.ranges import RangeRecorder, TrainingRange
 from core.data.splits import FIRST_WEEK, RANDOM_SEED, Split, SplitMethod, blocked_split
 from core.plural import counted
 from core.variables import LAND_COVER_CLASSES, PREDICTORS
@@ -213,9 +214,11 @@ def compute_normalization(
     predictors: Sequence[str] = PREDICTORS,
     batch_hours: int = 24,
     progress: Progress | None = None,
+    record: RangeRecorder | None = None,
 ) -> Normalization:
     """Statistics of a store over ``hours`` (use the training hours only), read ``batch_hours`` at a time.
 
+    ``record`` is given every value of predictors and statics that they are made from.
     sst is averaged over the sea. Where a domain has no sea at all, its statistics are 0 and 1: every
     value is then ``sst_fill``. Raises SampleError if a variable is absent, has missing values (sst
     excepted) or is constant.
@@ -235,11 +238,11 @@ def compute_normalization(
             data = read(batch, names) if names else xr.Dataset()
             for name in names:
                 values = _values(data, name, ("time", "y", "x"))
-                if name == "sst":
-                    values = values[~np.isnan(values)]
-                else:
+                if name != "sst":
                     _refuse_missing(values, name, data)
-                moments[group, name].add(values)
+                if record is not None and group == "coarse":
+                    record.add(name, values)
+                moments[group, name].add(values[~np.isnan(values)] if name == "sst" else values)
         if progress is not None:
             progress(min(start + batch_hours, times.size), times.size)
 
@@ -249,6 +252,12 @@ def compute_normalization(
         _refuse_missing(values, name, static)
         moments["static", name] = _Moments()
         moments["static", name].add(values)
+        if record is not None:
+            record.add_static(name, values)
+    if record is not None:
+        land_cover = _values(static, "land_cover", ("class", "y", "x"))
+        _refuse_missing(land_cover, "land_cover", static)
+        record.add_static("land_cover", land_cover)
 
     if ("coarse", "sst") in moments and moments["coarse", "sst"].count == 0:
         statistics = {"sst": MeanStd(mean=0.0, std=1.0)}
@@ -262,6 +271,24 @@ def compute_normalization(
         orography=moments["static", "orography"].mean_std("orography"),
         latitude=moments["static", "latitude"].mean_std("latitude"),
     )
+
+
+def compute_statistics(
+    store: Store,
+    hours: ArrayLike,
+    *,
+    targets: Sequence[str] = ("t2m",),
+    predictors: Sequence[str] = PREDICTORS,
+    progress: Progress | None = None,
+) -> tuple[Normalization, TrainingRange]:
+    """Normalisation and ranges of a store over ``hours``, in one pass; see :func:`compute_normalization`."""
+    times = np.atleast_1d(np.asarray(hours, dtype="datetime64[ns]"))
+    record = RangeRecorder(times.size, math.prod(store.domain.coarse.shape))
+    normalization = compute_normalization(
+        store, times, targets=targets, predictors=predictors, progress=progress, record=record
+    )
+    moments = {name: (found.mean, found.std) for name, found in normalization.predictors.items()}
+    return normalization, record.result(moments)
 
 
 # --- splits -----------------------------------------------------------------------------------------

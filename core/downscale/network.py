@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from abc import abstractmethod
 from functools import cached_property
@@ -14,7 +13,16 @@ import xarray as xr
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from core.checkpoint import Checkpoint, CheckpointError, Header, identity, load, printable, read_header
+from core.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Header,
+    file_hash,
+    identity,
+    load,
+    printable,
+    read_header,
+)
 from core.data.samples import SampleError
 from core.data.store import Contents
 from core.domain import Domain
@@ -76,9 +84,8 @@ class NetworkDownscaler(Downscaler):
 
     @cached_property
     def file_hash(self) -> str:
-        """SHA-256 of the file, computed when it is first asked for."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """See :func:`core.checkpoint.file_hash`; computed when it is first asked for."""
+        return file_hash(self.path)
 
     @abstractmethod
     def _check_header(self) -> None:

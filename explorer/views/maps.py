@@ -208,7 +208,7 @@ class Maps(pn.viewable.Viewer):
         """Watch what changes less than all maps, and add what only the maps of hours have."""
         self._layers = Layers(self.session, self.x_range)
         self._swipe = Swipe(self.source)
-        self.session.param.watch(self._update_heads, ["scores", "progress"])
+        self.session.param.watch(self._update_heads, ["scores", "progress", "remarks"])
         self.session.points.param.watch(self._update_heads, ["place", "sited"])
         self.session.param.watch(self._update_preview, "preview")
 
@@ -410,6 +410,10 @@ class Maps(pn.viewable.Viewer):
             elif row is not None and field.key != COARSE and np.isfinite(row.rmse):
                 units = snapshot.quantity.difference_units
                 parts.append(f"<span class='score'>RMSE <b>{row.rmse:.2f} {text(units)}</b></span>")
+            remark = session.remarks.get(field.key)
+            if remark is not None:
+                more = "\n".join((remark.sentence, *remark.details))
+                parts.append(f"<span class='unusual' title='{text(more)}'>{text(remark.short)}</span>")
             numbers = self._statistics.get(field.key, "")
             tall = HEAD_WITH_STATISTICS if STATISTICS in session.layers else HEAD
             if head.height != tall:

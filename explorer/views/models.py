@@ -39,7 +39,7 @@ class Models(pn.viewable.Viewer):
         self._list = block(min_height=60)
         self._made = False
         self.button.on_click(lambda _: self.open())
-        session.param.watch(self._update, ["choices", "opened"])
+        session.param.watch(self._update, ["choices", "opened", "remarks"])
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.dialog
@@ -116,10 +116,21 @@ def _card(session: Session, file: CheckpointFile) -> str:
     )
     whole = "".join(f"<dt>{text(what)}</dt><dd>{text(value)}</dd>" for what, value in file.header)
     header = f"<details><summary>Whole header</summary><dl>{whole}</dl></details>" if whole else ""
+    told = "".join(f"<dt>{text(what)}</dt><dd>{text(value)}</dd>" for what, value in file.card)
+    card = f"<details><summary>Model card</summary><dl>{told}</dl></details>" if told else ""
+    if not told and file.header:
+        card = "<p class='caption'>This file has no model card.</p>"
+    remark = session.remarks.get(file.key) if file.key else None
+    unusual = ""
+    if remark is not None:
+        lines = "<br>".join(text(line) for line in remark.details)
+        unusual = (
+            f"<details><summary>{text(remark.sentence)}</summary><p class='caption'>{lines}</p></details>"
+        )
     return (
         f"<div class='model'><h3>{text(name)} <small>{text(file.kind_name)}</small>{state}</h3>"
         + (f"<p class='failure'>{text(reason)}</p>" if reason else "")
-        + f"<dl>{facts}</dl>{header}</div>"
+        + f"{unusual}<dl>{facts}</dl>{card}{header}</div>"
     )
 
 

@@ -57,6 +57,8 @@ def test_a_sound_file_has_no_fault(file: Path) -> None:
         ("hash", True),
         ("weights", True),
         ("run", True),
+        ("card", None),
+        ("ranges", None),
     ]
 
 
