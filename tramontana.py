@@ -228,6 +228,45 @@ def ingest_era5(
     show_store(out_path)
 
 
+@ingest.command("published")
+def ingest_published(
+    folder: Annotated[Path, typer.Argument(help="What `tramontana fetch` brought, or an unpacked archive.")],
+    out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")],
+    days: Annotated[str | None, typer.Option(help="Only these: 2014-12-28,2016-05-02.")] = None,
+    start: Annotated[datetime | None, typer.Option(help="First day.", formats=["%Y-%m-%d"])] = None,
+    end: Annotated[datetime | None, typer.Option(help="Last day.", formats=["%Y-%m-%d"])] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Truth to take, for example t2m or u10,v10, or none; by default what every day has."
+        ),
+    ] = None,
+) -> None:
+    """Days of the published data set, with their truth; the same command continues where it was stopped."""
+    import numpy as np
+
+    from core.data.published import ingest as run
+
+    wanted = None if targets is None else [] if targets == "none" else targets.split(",")
+    try:
+        with progress_bar("Published data") as progress:
+            report = run(
+                folder,
+                out_path,
+                days=None if days is None else days.split(","),
+                start=None if start is None else np.datetime64(start),
+                end=None if end is None else np.datetime64(end),
+                targets=wanted,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        err.print(f"Stopped. What is done is kept in {out_path}; the same command continues it.")
+        raise typer.Exit(130) from None
+    for line in report.sentences():
+        say(line)
+    show_store(out_path)
+
+
 def read_classes(path: Path) -> dict[int, int]:
     """Land-cover numbers and the classes they belong to, from a CSV file with two columns."""
     try:
