@@ -237,9 +237,7 @@ def ingest_published(
     end: Annotated[datetime | None, typer.Option(help="Last day.", formats=["%Y-%m-%d"])] = None,
     targets: Annotated[
         str | None,
-        typer.Option(
-            help="Truth to take, for example t2m or u10,v10, or none; by default what every day has."
-        ),
+        typer.Option(help="Truth to take: t2m, u10,v10, none, ...; by default what every day has."),
     ] = None,
 ) -> None:
     """Days of the published data set, with their truth; the same command continues where it was stopped."""

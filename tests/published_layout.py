@@ -95,8 +95,8 @@ def write_layout(
     statistics = statistics or statistics_of(store)
     folder.mkdir(parents=True, exist_ok=True)
     described = {
-        source: {which: wrap(values) for which, values in group.items()} for source, group in
-        statistics.items()
+        source: {which: wrap(values) for which, values in group.items()}
+        for source, group in statistics.items()
     }
     (folder / "normalization_data.pkl").write_bytes(pickle.dumps(described))
     rows = []
@@ -206,8 +206,8 @@ def output_rows(store: Store, models: Mapping[str, float], target: str = "2mT") 
 
 
 def pack(folder: Path, archive: Path, *, padding: Mapping[str, int] | None = None) -> Path:
-    """A zip archive of a folder, without compression as the published ones; ``padding`` adds members of
-    zeros.""" with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+    """A zip archive of a folder, without compression as the published ones; ``padding`` adds zeros."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 file.write(path, path.relative_to(folder.parent))
@@ -216,5 +216,3 @@ def pack(folder: Path, archive: Path, *, padding: Mapping[str, int] | None = Non
                 for start in range(0, size, 2**20):
                     member.write(bytes(min(2**20, size - start)))
     return archive
-
-
