@@ -115,7 +115,9 @@ def show_store(path: Path) -> None:
     for line in store.contents.sentences():
         say(f"  {line}")
     downscalers, _ = all_downscalers(None)
-    for downscaler in downscalers:
+    from core.downscale import stored_outputs
+
+    for downscaler in (*downscalers, *stored_outputs(store)):
         obstacles = downscaler.obstacles(store.contents, store.domain)
         verdict = "can run" if not obstacles else f"can't run: {' '.join(obstacles)}"
         say(f"  {downscaler.label}: {verdict}")
@@ -263,6 +265,20 @@ def ingest_published(
     for line in report.sentences():
         say(line)
     show_store(out_path)
+
+
+@ingest.command("outputs")
+def ingest_outputs(
+    file: Annotated[Path, typer.Argument(help="A table of the authors: results_trained_models_2mT.pkl.")],
+    store: Annotated[Path, typer.Option("--store", help="Store with the hours that the table is about.")],
+) -> None:
+    """The authors' own fields into a store, so that the explorer shows them. Nothing in FILE is executed."""
+    from core.data.outputs import ingest_outputs as run
+
+    open_store(store)
+    for line in run(file, store).sentences():
+        say(line)
+    say(f"See them with `tramontana explore {store}`.")
 
 
 def read_classes(path: Path) -> dict[int, int]:
