@@ -23,6 +23,8 @@ FORBIDDEN = {
     "explorer": {"train", "tramontana"},
     "train": {"explorer", "tramontana"},
 }
+# The one place where YAML becomes a typed model that refuses unknown keys.
+ALLOWED = {"core/data/remote/catalogue.py": {"yaml"}}
 
 
 def imported_packages(source: str) -> set[str]:
@@ -54,6 +56,7 @@ def test_imports_go_one_way(package):
     assert modules
     for module in modules:
         wrong = imported_packages(module.read_text()) & FORBIDDEN[package]
+        wrong -= ALLOWED.get(module.relative_to(ROOT).as_posix(), set())
         assert not wrong, f"{module.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
 
 
