@@ -237,8 +237,12 @@ def ingest_era5(
 
 @ingest.command("published")
 def ingest_published(
-    folder: Annotated[Path, typer.Argument(help="What `tramontana fetch` brought, or an unpacked archive.")],
-    out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")],
+    folder: Annotated[
+        Path, typer.Argument(help="What `tramontana fetch` brought, or an unpacked archive.")
+    ] = Path("data/published"),
+    out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")] = Path(
+        "data/published.zarr"
+    ),
     days: Annotated[str | None, typer.Option(help="Only these: 2014-12-28,2016-05-02.")] = None,
     start: Annotated[datetime | None, typer.Option(help="First day.", formats=["%Y-%m-%d"])] = None,
     end: Annotated[datetime | None, typer.Option(help="Last day.", formats=["%Y-%m-%d"])] = None,

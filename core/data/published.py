@@ -135,7 +135,7 @@ def ingest(
         raise PublishedError(
             f"{folder} has no {NORMALIZATION}, without which the values mean nothing. Get it with "
             "`tramontana "
-            "fetch statics`."
+            "fetch normalization`."
         )
     chosen = _choose_days(layout.days, folder, days, start, end)
     existing = Store.open(out, mode="a") if out.exists() else None
@@ -304,7 +304,9 @@ def _metadata_notes(metadata: bool, chosen: Sequence[Day]) -> list[str]:
     unlisted = [str(day.date) for day in chosen if day.listed is None]
     if not metadata or not unlisted:
         return []
-    return [f"metadata.csv does not name {_few(unlisted)}; the hours are those of the files."]
+    return [
+        f"The lists of hours (metadata.csv) do not name {_few(unlisted)}; the hours are those of the files."
+    ]
 
 
 # ---------------------------------------------------------------- writing

@@ -39,7 +39,8 @@ TRUTH_FILES: dict[str, tuple[str, ...]] = {"2mT": ("t2m",), "UV": ("u10", "v10")
 """The part of the name that tells files of targets apart, and what they hold."""
 
 NORMALIZATION = "normalization_data.pkl"
-METADATA = "metadata.csv"
+_METADATA = re.compile(r"metadata(_\d{4}-\d{4})?\.csv")
+"""The lists of hours; where several archives were fetched from, each has the years in its name."""
 
 _LOW = re.compile(r"(\d{4}-\d\d-\d\d)_low\.pt\.zst")
 _HOUR = np.timedelta64(1, "h")
@@ -111,7 +112,8 @@ def find_layout(folder: str | Path) -> Layout:
     for path in _walk(folder):
         files.setdefault(path.name, []).append(path)
     listed: dict[str, dict[np.datetime64, int]] = {}
-    for path in files.get(METADATA, []):
+    lists = [path for name, paths in files.items() if _METADATA.fullmatch(name) for path in paths]
+    for path in lists:
         _read_metadata(path, listed)
     days = []
     for name in sorted(files):
@@ -137,7 +139,7 @@ def find_layout(folder: str | Path) -> Layout:
             "with `tramontana fetch`."
         )
     others = {name: tuple(paths) for name, paths in files.items() if not name.endswith(".pt.zst")}
-    return Layout(folder, tuple(days), others, METADATA in files)
+    return Layout(folder, tuple(days), others, bool(lists))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -259,7 +261,9 @@ class DayFile:
         return {int(hour): fields for hour, fields in hours.items()}
 
     def _damaged(self, fault: str) -> PublishedError:
-        return PublishedError(f"{self.path} is damaged: {fault} Get it again with `tramontana fetch`.")
+        return PublishedError(
+            f"{self.path} is damaged: {fault} Get it again: `tramontana fetch ... --verify`."
+        )
 
 
 def hours_of(day: Day, scratch: Path) -> dict[np.datetime64, int]:
@@ -272,7 +276,7 @@ def hours_of(day: Day, scratch: Path) -> dict[np.datetime64, int]:
 
 def _decompress(path: Path, plain: Path) -> None:
     """Write what a file of Zstandard holds; PublishedError where it is damaged or too large."""
-    again = "Get it again with `tramontana fetch`."
+    again = "Get it again: `tramontana fetch ... --verify`."
     try:
         with path.open("rb") as packed:
             stated = zstandard.get_frame_parameters(packed.read(18)).content_size
