@@ -1,4 +1,4 @@
-"""From nothing to LDM_res on published hours: fetch, ingest, import, explore, off a server on this machine."""
+"""From nothing to LDM_res on published hours: fetch, ingest, import, explore; a server on this machine."""
 
 import sys
 from pathlib import Path
