@@ -8,7 +8,7 @@ write, only plain arrays, text, time stamps and tensors are taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,15 +78,15 @@ def read_outputs(path: str | Path) -> list[OutputField]:
     return [OutputField(*row) for row in rows]
 
 
-def _columns(value: Any) -> dict[str, Any]:
-    """The columns of a DataFrame: lists of whatever is in them, or what stands for an array of numbers."""
+def _columns(value: Any) -> dict[str, NDArray[Any]]:
+    """The columns of a DataFrame, one-dimensional: numbers, time stamps, or objects that nobody made."""
     state = value.state if isinstance(value, Inert) and value.name.endswith(".DataFrame") else None
     manager = state.get("_mgr", state.get("_data")) if isinstance(state, dict) else None
     arguments = manager.arguments if isinstance(manager, Inert) else None
     if not (arguments and len(arguments) == 2 and isinstance(arguments[1], list) and len(arguments[1]) == 2):
         raise UnpickleError("it is no DataFrame, or laid out in an unknown way")
     names = _names(arguments[1][0])
-    found: dict[str, Any] = {}
+    found: dict[str, NDArray[Any]] = {}
     for block in arguments[0] if isinstance(arguments[0], list | tuple) else ():
         content = block.arguments if isinstance(block, Inert) else None
         if content is None or len(content) < 2:
@@ -123,7 +123,7 @@ def _positions(place: Any, count: int) -> list[int]:
     raise UnpickleError("it has columns in an unknown order")
 
 
-def _rows(values: Any, count: int) -> list[Sequence[Any]]:
+def _rows(values: Any, count: int) -> list[NDArray[Any]]:
     """A block of ``count`` columns as one sequence for each."""
     whole = _array_of(values)
     if whole is None or whole.size % max(count, 1) or whole.size > _MOST_ROWS * max(count, 1):
@@ -179,8 +179,8 @@ def _stamps(state: tuple[Any, ...], unit: str) -> NDArray[Any]:
     return numbers.astype(f"datetime64[{unit}]")
 
 
-def _times(column: Sequence[Any]) -> list[np.datetime64]:
-    if isinstance(column, np.ndarray) and column.dtype.kind == "M":
+def _times(column: NDArray[Any]) -> list[np.datetime64]:
+    if column.dtype.kind == "M":
         times = list(column.astype("datetime64[ns]"))
     else:
         times = _each(column, _timestamp)
@@ -196,11 +196,12 @@ def _timestamp(value: Any) -> np.datetime64:
         # Nothing but nanoseconds before pandas 2, which added the number of the unit and UTC as the zone.
         unit = _RESOLUTIONS.get(arguments[3] if len(arguments) > 3 else 10)
         if unit is not None and -(2**63) <= arguments[0] < 2**63:
-            return np.datetime64(arguments[0], unit).astype("datetime64[ns]")
+            stamp: np.datetime64 = np.int64(arguments[0]).astype(f"datetime64[{unit}]")
+            return stamp.astype("datetime64[ns]")
     raise UnpickleError("a row has a time stamp of an unknown kind")
 
 
-def _each(column: Sequence[Any], read: Callable[[Any], T]) -> list[T]:
+def _each(column: NDArray[Any], read: Callable[[Any], T]) -> list[T]:
     return [read(item) for item in column]
 
 

@@ -127,7 +127,9 @@ def open_output(store: Store, name: str) -> xr.Dataset:
     """Targets (time, y, x) of a group, read when they are needed. Raises StoreError where it is not there."""
     output_attrs(store, name)
     try:
-        dataset = xr.open_zarr(str(store.path), group=f"{GROUP}/{name}", consolidated=False, chunks=None)
+        dataset: xr.Dataset = xr.open_zarr(
+            str(store.path), group=f"{GROUP}/{name}", consolidated=False, chunks=None
+        )
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"/{GROUP}/{name} of {store.path} can't be read: {error}") from error
     if not store.domain.fine.matches(dataset["x"].values, dataset["y"].values):
