@@ -29,6 +29,7 @@ from tests.explorer.small_store import make_unet
 COMMANDS = [
     "demo",
     "ingest",
+    "fetch",
     "statics",
     "show",
     "train",

@@ -11,7 +11,9 @@ import io
 import lzma
 import os
 import re
+import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections import defaultdict
@@ -32,6 +34,19 @@ TAIL = 1 << 14
 """Bytes at the end of an archive that are read first; a small archive's whole directory lies in them."""
 LARGEST_DIRECTORY = 1 << 28
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    IndexError,
+    UnicodeDecodeError,
+    MemoryError,
+    OverflowError,
+)
+"""What zipfile and the decompressors raise on damaged archives."""
 HEADER = 30
 LARGEST_EXTRAS = 2 * 65535 + 24
 """Most that a member may have beside its header and its data: name, extra fields, data descriptor."""
@@ -242,16 +257,13 @@ def unpack(source: BinaryIO | io.BufferedReader, member: Member, target: Path, l
     Raises MemberError where it is damaged or not the one of the directory that was read before; OSError where
     the file can't be written.
     """
-    with zipfile.ZipFile(source) as archive, target.open("wb") as file:
-        with _readable(f"{label}: {member.name!r}"):
-            unpacking = archive.open(archive.infolist()[member.number])
-        with unpacking:
-            while True:
-                with _readable(f"{label}: {member.name!r}"):
-                    block = unpacking.read(1 << 20)
-                if not block:
-                    break
-                file.write(block)
+    with (
+        _readable(f"{label}: {member.name!r}"),
+        zipfile.ZipFile(source) as archive,
+        archive.open(archive.infolist()[member.number]) as unpacking,
+        target.open("wb") as file,
+    ):
+        shutil.copyfileobj(unpacking, file, 1 << 20)
         file.flush()
         os.fsync(file.fileno())
     if target.stat().st_size != member.size:
@@ -260,17 +272,10 @@ def unpack(source: BinaryIO | io.BufferedReader, member: Member, target: Path, l
 
 @contextmanager
 def _readable(label: str) -> Iterator[None]:
-    """Raise MemberError for what zipfile and the decompressors raise on damaged archives."""
+    """Raise MemberError for what is raised on damaged archives."""
     try:
         yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-        IndexError,
-    ) as error:
+    except DAMAGE as error:
         raise MemberError(f"{label} is damaged, or no zip archive: {error}.") from error
 
 

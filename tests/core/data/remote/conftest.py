@@ -31,9 +31,7 @@ def common_files(folder: str) -> dict[str, bytes]:
         f"{folder}metadata.csv": b"ref_time,files_path_low,files_path_high,hour\n" * 50,
         f"{folder}normalization_data.pkl": noise("normalization", 300),
         f"{folder}plotting_resources/borders_downscaling_domain_3035.geojson": b"{}",
-    } | {
-        f"{folder}static_var/{name}_2km_domain_trim_EPSG3035.tif": noise(name, 3_000) for name in statics
-    }
+    } | {f"{folder}static_var/{name}_2km_domain_trim_EPSG3035.tif": noise(name, 3_000) for name in statics}
 
 
 @pytest.fixture

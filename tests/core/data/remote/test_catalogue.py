@@ -75,7 +75,10 @@ def test_mirrors():
         (lambda values: values["archives"]["sample"].update(holds=["dayz"]), "archives.sample.holds.0"),
         (lambda values: values["layout"].update(outputs="../up"), "layout.outputs.*relative path"),
         (lambda values: values["layout"].update(statics=["/etc/passwd"]), "layout.statics.0.*relative path"),
-        (lambda values: values["layout"]["weights"].update(a="b/c.ckpt"), "layout.weights.a.*without folders"),
+        (
+            lambda values: values["layout"]["weights"].update(a="b/c.ckpt"),
+            "layout.weights.a.*without folders",
+        ),
         (lambda values: values["archives"]["sample"].update(file=".hidden"), "archives.sample.file"),
         (lambda values: values.update(server="https://here/x.zip"), "must hold {file}"),
         (lambda values: values.update(server="file:///etc/{file}"), "must begin with https://"),

@@ -4,6 +4,7 @@ import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 
 import pytest
 import requests
@@ -55,7 +56,7 @@ def test_a_cut_connection_goes_on_where_it_was(served, client, remote):
     # The client may not have seen the last bytes before a cut; it never starts over.
     assert len(starts) == 4
     assert starts[0] == 0
-    assert all(0 < after - before <= 70_000 for before, after in zip(starts, starts[1:], strict=False))
+    assert all(0 < after - before <= 70_000 for before, after in pairwise(starts))
     assert len(notes) == 3
     assert "cut" in notes[0]
 
@@ -133,7 +134,7 @@ def test_a_server_that_wants_hours_is_not_waited_for(served, client, remote):
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        ({"etag": '"second"'}, ChangedArchiveError, "ETag was \"first\" and is \"second\""),
+        ({"etag": '"second"'}, ChangedArchiveError, 'ETag was "first" and is "second"'),
         ({"size": 999}, ChangedArchiveError, "had 256000 bytes and has 999"),
         ({"shift": 1}, ServerError, "asked for bytes 0 to 99, the server answered with 'bytes 1-100"),
         ({"length_off": -1}, ServerError, "a length of 99"),
@@ -214,7 +215,10 @@ def test_a_whole_file_of_the_wrong_length(served, client):
 def test_nobody_there():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with Client(pause=0.01) as client, pytest.raises(OfflineError, match=r"can't be reached .*\(3 attempts\)"):
+    with (
+        Client(pause=0.01) as client,
+        pytest.raises(OfflineError, match=r"can't be reached .*\(3 attempts\)"),
+    ):
         client.look(f"http://127.0.0.1:{port}/file")
 
 
