@@ -28,6 +28,7 @@ _MOST_ROWS = 100_000
 _RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _RESOLUTIONS = {7: "s", 8: "ms", 9: "us", 10: "ns"}
 """Units of time stamps by the numbers that pandas has for them."""
+_NANOSECONDS = "datetime64[ns]"
 _UNITS = {unit.encode(): unit for unit in _RESOLUTIONS.values()}
 
 T = TypeVar("T")
@@ -180,10 +181,8 @@ def _stamps(state: tuple[Any, ...], unit: str) -> NDArray[Any]:
 
 
 def _times(column: NDArray[Any]) -> list[np.datetime64]:
-    if column.dtype.kind == "M":
-        times = list(column.astype("datetime64[ns]"))
-    else:
-        times = _each(column, _timestamp)
+    known = column.dtype.kind == "M"
+    times = list(column.astype(_NANOSECONDS)) if known else _each(column, _timestamp)
     if any(np.isnat(time) for time in times):
         raise UnpickleError("a row has no time stamp")
     return times
@@ -196,8 +195,8 @@ def _timestamp(value: Any) -> np.datetime64:
         # Nothing but nanoseconds before pandas 2, which added the number of the unit and UTC as the zone.
         unit = _RESOLUTIONS.get(arguments[3] if len(arguments) > 3 else 10)
         if unit is not None and -(2**63) <= arguments[0] < 2**63:
-            stamp: np.datetime64 = np.int64(arguments[0]).astype(f"datetime64[{unit}]")
-            return stamp.astype("datetime64[ns]")
+            stamp: np.datetime64 = np.int64(arguments[0]).astype(f"datetime64[{unit}]").astype(_NANOSECONDS)
+            return stamp
     raise UnpickleError("a row has a time stamp of an unknown kind")
 
 
