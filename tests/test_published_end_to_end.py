@@ -1,18 +1,23 @@
 """From nothing to LDM_res on published hours: fetch, ingest, import, explore; a server on this machine."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 import tramontana
 from core.data.store import Store
 from core.downscale import from_checkpoint
 from core.downscale.sampling import Sampling, collect
+from explorer.export.command import make_command
+from explorer.export.netcdf import write_netcdf
+from explorer.export.scene import take_scene
 from explorer.library import QUADRATIC, TRUTH
 from explorer.session import Session
 from explorer.settings import parse
@@ -144,6 +149,18 @@ def test_from_fetched_files_to_the_page(
         scores = {row.key: row.rmse for row in session.scores.rows}
         assert scores[keys[stored[1]]] == pytest.approx(0.5, abs=1e-3)
         assert np.isfinite(scores[ldm])
+
+    scene = take_scene(session)
+    command = make_command(scene, library)
+    assert [word for before, word in pairwise(command) if before == "--model"] == [
+        QUADRATIC,
+        str(models / "ldm.safetensors"),
+    ]
+    write_netcdf(scene, library, tmp_path / "hour.nc")
+    with xr.open_dataset(tmp_path / "hour.nc", group=keys[stored[0]]) as group:
+        np.testing.assert_allclose(group["t2m"].values.squeeze(), truth + 273.15 - 0.25, atol=1e-3)
+        assert group.attrs["output_model"] == "LDM_res"
+        assert group.attrs["output_source_file"] == table.name
 
 
 def sampled(model: Path, path: Path, hour: str) -> np.ndarray:

@@ -172,7 +172,10 @@ def _choose_days(
 ) -> list[Day]:
     there = {day.date: day for day in days}
     if wanted is not None:
-        dates = np.unique(np.atleast_1d(np.asarray(wanted, "datetime64[D]")))
+        try:
+            dates = np.unique(np.atleast_1d(np.asarray(wanted, "datetime64[D]")))
+        except ValueError as error:
+            raise PublishedError(f"A day is written as 2016-05-02, separated by commas ({error}).") from error
         if lacking := [str(date) for date in dates if date not in there]:
             raise PublishedError(
                 f"{folder} does not hold {_few(lacking)}. Get them with `tramontana fetch days "
@@ -393,10 +396,11 @@ class _Run:
 
     def _create(self, out: Path, stamps: Times, static: PublishedStatic) -> Store:
         domain = self.plan.domain
+        sources = "ERA5 and COSMO-CLM" if self.plan.targets else "ERA5"
         return Store.create(
             out,
             domain,
-            title=f"ERA5 and COSMO-CLM over {domain.name}, the published data set",
+            title=f"{sources} over {domain.name}, the published data set",
             source=(
                 "data set of Tomasi, Franch and Cristoforetti: ERA5 interpolated to 16 km"
                 + (", COSMO-CLM VHR-REA_IT at 2 km" if self.plan.targets else "")

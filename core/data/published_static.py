@@ -82,7 +82,7 @@ def read_published_static(layout: Layout) -> PublishedStatic:
             "the published code are used."
         )
         grid = ITALY.fine
-    _check(rasters, grid)
+    notes += _check(rasters, grid)
     fields = {}
     for name, raster in rasters.items():
         dims = ("class", "y", "x") if name == "land_cover" else ("y", "x")
@@ -139,8 +139,8 @@ def _read(path: Path, bands: int) -> _Raster:
     return _Raster(path, values, grid)
 
 
-def _check(rasters: dict[str, _Raster], grid: Grid) -> None:
-    """Raise PublishedError where heights or latitudes are none."""
+def _check(rasters: dict[str, _Raster], grid: Grid) -> list[str]:
+    """Notes on latitudes that are strange. Raises PublishedError where heights are impossible."""
     if "orography" in rasters:
         raster = rasters["orography"]
         low, high = VARIABLES["orography"].valid_range
@@ -154,9 +154,11 @@ def _check(rasters: dict[str, _Raster], grid: Grid) -> None:
         raster = rasters["latitude"]
         error = float(np.abs(raster.bands[0] - grid.latitude).max())
         if error > _LATITUDE_TOLERANCE:
-            raise PublishedError(
-                f"{raster.path} differs by up to {error:.2g} degrees from the latitudes of its own grid."
-            )
+            return [
+                f"{raster.path.name} differs by up to {error:.2g} degrees from the latitudes of the grid; it "
+                "is kept as it is, because the published networks were trained with it."
+            ]
+    return []
 
 
 def _land(rasters: dict[str, _Raster]) -> NDArray[np.float32] | None:

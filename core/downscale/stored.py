@@ -20,6 +20,7 @@ class StoredOutput(Downscaler):
     Attributes
     ----------
     hours : time stamps that it has fields of, ascending
+    provenance : attributes that say where the fields come from
 
     Raises StoreError where the store has no such group or it can't be read.
     """
@@ -30,7 +31,10 @@ class StoredOutput(Downscaler):
         attrs = output_attrs(store, name)
         self.label = str(attrs.get("label", name))
         self.key = f"output-{name}-{str(attrs.get('content_sha256', ''))[:8]}"
-        self._name = name
+        self.provenance = {
+            f"output_{what}": str(attrs.get(what, ""))
+            for what in ("model", "source_file", "content_sha256", "references")
+        }
         self._store = store
         self._data = open_output(store, name)
         self.targets = tuple(name for name in TARGETS if name in self._data)

@@ -13,11 +13,20 @@ import torch
 import zstandard
 
 from core.data.published import PublishedError, ingest
+from core.data.published_static import FILES
 from core.data.store import Store
-from core.domain import ITALY
+from core.domain import ITALY, Domain
 from core.published_normalization import NormalizationError
 from core.variables import PREDICTORS, TARGETS, VARIABLES
-from tests.published_layout import HOURS, nature_run, scalars, statistics_of, write_day, write_layout
+from tests.published_layout import (
+    HOURS,
+    nature_run,
+    scalars,
+    statistics_of,
+    write_day,
+    write_layout,
+    write_tif,
+)
 
 DAYS = ("2014-12-28", "2016-05-02")
 
@@ -188,6 +197,42 @@ def test_some_static_fields(folder: Path, tmp_path: Path) -> None:
     assert any(note.startswith("There is no land_cover_classes") for note in report.notes)
 
 
+def test_static_fields_that_are_strange(folder: Path, source: Store, tmp_path: Path) -> None:
+    """They stay as they are, since networks were trained with them, unless they can't be what they say."""
+    static, grid = source.read_static(), source.domain.fine
+    place = folder / "static_var"
+    file = {name: place / name_of_file for name, name_of_file in FILES.items()}
+    write_tif(file["latitude"], static["latitude"].values + 1, grid)
+    water = np.maximum(1 - static["land_cover"].values.sum(axis=0), 0)
+    cover = static["land_cover"].values.copy()
+    cover[15] += water  # one of the classes is water, and nobody says which
+    write_tif(file["land_cover"], 100 * cover, grid)
+    notes = " ".join(ingest(folder, tmp_path / "out.zarr").notes)
+    assert "lat_2km_domain_trim_EPSG3035.tif differs by up to 1 degrees" in notes
+    assert "to 100, not from 0 to 1; it is kept as it is" in notes
+    found = Store.open(tmp_path / "out.zarr").read_static()
+    np.testing.assert_allclose(found["land_cover"].values, 100 * cover, rtol=1e-6)
+    assert "land_fraction" not in found
+
+    write_tif(file["land_cover"], cover, grid)
+    notes = " ".join(ingest(folder, tmp_path / "other.zarr").notes)
+    assert "do not tell land from sea" in notes
+
+    write_tif(file["orography"], static["orography"].values - 9999, grid)
+    with pytest.raises(PublishedError, match=r"dtm_2km.* ranges from -9999 to .* heights are -500 to 9000 m"):
+        ingest(folder, tmp_path / "third.zarr")
+    write_tif(file["orography"], np.full(grid.shape, np.nan), grid)
+    with pytest.raises(PublishedError, match="lacks 6144 values"):
+        ingest(folder, tmp_path / "third.zarr")
+    write_tif(file["orography"], static["land_cover"].values, grid)
+    with pytest.raises(PublishedError, match="has 16 bands instead of 1"):
+        ingest(folder, tmp_path / "third.zarr")
+    elsewhere = Domain.regular("West", left=3e6, top=2e6, shape=grid.shape, spacing=2000.0, ratio=8).fine
+    write_tif(file["orography"], static["orography"].values, elsewhere)
+    with pytest.raises(PublishedError, match="do not lie on the same grid"):
+        ingest(folder, tmp_path / "third.zarr")
+
+
 def test_the_size_of_italy_needs_no_static_fields(tmp_path: Path) -> None:
     """One hour in the true size, without truth; the variables lie apart by more than units could."""
     folder = tmp_path / "data"
@@ -320,6 +365,10 @@ def test_days_that_are_not_there(folder: Path, tmp_path: Path) -> None:
         ingest(folder, tmp_path / "out.zarr", days=["2016-05-02", "2016-05-03"])
     with pytest.raises(PublishedError, match="holds 2014-12-28 to 2016-05-02, and no day of those asked for"):
         ingest(folder, tmp_path / "out.zarr", start=np.datetime64("2017-01-01"))
+    with pytest.raises(PublishedError, match="written as 2016-05-02"):
+        ingest(folder, tmp_path / "out.zarr", days=["yesterday"])
+    with pytest.raises(PublishedError, match="no target wind; there are t2m"):
+        ingest(folder, tmp_path / "out.zarr", targets=["wind"])
     with pytest.raises(PublishedError, match="no folder"):
         ingest(folder / "absent", tmp_path / "out.zarr")
     with pytest.raises(PublishedError, match="holds no day in the published layout"):
