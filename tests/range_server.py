@@ -28,6 +28,8 @@ class Faults:
     size : length of files as it is claimed in Content-Range
     shift : how much the part that is sent lies behind the one asked for
     length_off : how much Content-Length differs from what comes
+    announce : whether there is a Content-Length at all
+    excess : bytes that are sent beyond the part
     damage : positions in the file whose bytes are sent wrong
     headers : further headers of every answer
     block : called before every block of a body, with the path
@@ -41,6 +43,8 @@ class Faults:
     size: int | None = None
     shift: int = 0
     length_off: int = 0
+    announce: bool = True
+    excess: int = 0
     damage: frozenset[int] = frozenset()
     headers: dict[str, str] = field(default_factory=dict)
     block: Any = None
@@ -103,11 +107,12 @@ def serving(folder: Path) -> Iterator[Served]:
                     return
                 start, stop = start + faults.shift, stop + faults.shift
                 headers["Content-Range"] = f"bytes {start}-{stop - 1}/{faults.size or size}"
-            headers["Content-Length"] = str(stop - start + faults.length_off)
+            if faults.announce:
+                headers["Content-Length"] = str(stop - start + faults.length_off)
             self.answer(status, headers)
             with path.open("rb") as file:
                 file.seek(start)
-                self.send_blocks(file, start, stop)
+                self.send_blocks(file, start, stop + faults.excess)
 
         def send_blocks(self, file: Any, start: int, stop: int) -> None:
             with lock:

@@ -73,7 +73,7 @@ class Client:
         *,
         proxy: str | None = None,
         timeout: float = 30.0,
-        attempts: int = 6,
+        attempts: int = 8,
         pause: float = 1.0,
         longest_wait: float = 600.0,
     ) -> None:
@@ -401,10 +401,13 @@ def _content_range(response: requests.Response, url: str) -> tuple[int, int, int
 
 
 def _retry_after(headers: requests.structures.CaseInsensitiveDict[str]) -> float | None:
-    """Seconds that a server asks to wait, given as a number or as a date."""
+    """Seconds that a server asks to wait, given as a number, as a date, or as the end of its count."""
     text = headers.get("Retry-After", "").strip()
     if text.isdigit():
         return float(text)
+    reset = headers.get("X-RateLimit-Reset", "").strip()
+    if not text and reset.isdigit():
+        return max(0.0, float(reset) - time.time())
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:

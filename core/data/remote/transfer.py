@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.remote.archive import unpack
+from core.data.remote.archive import open_local, unpack
 from core.data.remote.client import Cancelled, Client
 from core.data.remote.parts import WORK, Part, length
 from core.data.remote.plan import Item, Plan, WholeArchive, check_room
@@ -86,10 +86,10 @@ class _Workers:
         return any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Let no thread write any more; one that waits for the server ends on its own."""
+        """End the threads; one that hears nothing of the server ends when its patience does."""
         self.cancelled.set()
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join()
 
     def _run(self) -> None:
         try:
@@ -229,6 +229,8 @@ def fetch_whole(archive: WholeArchive, folder: Path, client: Client) -> Generato
                         file.write(chunk)
                     note = notes.pop() if notes else ""
                     yield Progress(file.tell(), archive.size, 0, 1, archive.path.name, note)
+            # A page to sign in, say, must not be taken for the archive from now on.
+            open_local(temporary, f"What came from {archive.remote.url}")
             temporary.replace(archive.path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Published archives in little, a server of them, and a client that does not wait long."""
 
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,23 @@ def common_files(folder: str) -> dict[str, bytes]:
         f"{folder}normalization_data.pkl": noise("normalization", 300),
         f"{folder}plotting_resources/borders_downscaling_domain_3035.geojson": b"{}",
     } | {f"{folder}static_var/{name}_2km_domain_trim_EPSG3035.tif": noise(name, 3_000) for name in statics}
+
+
+def large_archive(path: Path, hole: int) -> Path:
+    """An archive whose first member is a hole of more than 4 GB, with small members behind it."""
+    hollow = zipfile.ZipInfo("days/hollow.bin")
+    hollow.file_size = hollow.compress_size = hole
+    hollow.CRC = hollow.header_offset = 0
+    with path.open("wb") as file:
+        header = hollow.FileHeader(zip64=True)
+        file.write(header)
+        file.truncate(len(header) + hole)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.filelist.append(hollow)
+        archive.NameToInfo[hollow.filename] = hollow
+        archive.writestr("days/2016/2016-05-02_low.pt.zst", b"low" * 1000)
+        archive.writestr("days/2016/2016-05-03_low.pt.zst", b"next" * 1000)
+    return path
 
 
 @pytest.fixture

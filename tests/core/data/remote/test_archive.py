@@ -10,6 +10,7 @@ import pytest
 
 from core.data.remote import MemberError
 from core.data.remote.archive import Regions, RemoteArchive, held, open_local
+from tests.core.data.remote.conftest import large_archive
 from tests.range_server import serving, write_zip
 
 
@@ -91,23 +92,6 @@ def test_an_archive_with_a_comment_and_something_before_it(tmp_path, opened):
         archive.comment = b"c" * 60_000
     path.write_bytes(b"#!/bin/sh\n" * 50 + path.read_bytes())
     assert unpacked(opened("a.zip"), path, "a", tmp_path) == b"1234" * 100
-
-
-def large_archive(path: Path, hole: int) -> Path:
-    """An archive whose first member is a hole of more than 4 GB, with small members behind it."""
-    hollow = zipfile.ZipInfo("days/hollow.bin")
-    hollow.file_size = hollow.compress_size = hole
-    hollow.CRC = hollow.header_offset = 0
-    with path.open("wb") as file:
-        header = hollow.FileHeader(zip64=True)
-        file.write(header)
-        file.truncate(len(header) + hole)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.filelist.append(hollow)
-        archive.NameToInfo[hollow.filename] = hollow
-        archive.writestr("days/2016/2016-05-02_low.pt.zst", b"low" * 1000)
-        archive.writestr("days/2016/2016-05-03_low.pt.zst", b"next" * 1000)
-    return path
 
 
 def test_an_archive_beyond_4_gb(tmp_path, opened, client):

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -61,9 +62,23 @@ def test_a_cut_connection_goes_on_where_it_was(served, client, remote):
     assert "cut" in notes[0]
 
 
+def test_a_cut_is_noticed_without_a_length(served, client, remote):
+    served.faults.announce = False
+    served.faults.cut_after, served.faults.cuts = 70_000, 2
+    assert client.read(remote, 0, len(DATA)) == DATA
+    assert served.ranges()[1:] == ["bytes=0-255999", "bytes=70000-255999", "bytes=140000-255999"]
+
+
+def test_more_than_asked_for_is_noticed_without_a_length(served, client, remote):
+    served.faults.announce = False
+    served.faults.excess = 10
+    with pytest.raises(ServerError, match="more bytes came than the 100 asked for"):
+        client.read(remote, 0, 100)
+
+
 def test_a_connection_that_is_always_cut_is_given_up(served, client, remote):
     served.faults.cut_after, served.faults.cuts = 0, 1000
-    with pytest.raises(ServerError, match=r"cut \(6 attempts\).*kept"):
+    with pytest.raises(ServerError, match=r"cut \(8 attempts\).*kept"):
         client.read(remote, 0, 10)
 
 
@@ -76,9 +91,9 @@ def test_faults_that_pass_are_tried_again(served, client, remote, status):
 
 def test_faults_that_stay_are_given_up(served, client, remote):
     served.faults.statuses = [(503, {})] * 100
-    with pytest.raises(ServerError, match=r"503 .*6 attempts"):
+    with pytest.raises(ServerError, match=r"503 .*8 attempts"):
         client.read(remote, 3, 7)
-    assert len(served.requests) == 1 + 6
+    assert len(served.requests) == 1 + 8
 
 
 def waits(monkeypatch, client) -> list[float]:
@@ -115,6 +130,13 @@ def test_retry_after_as_a_date(served, client, remote, monkeypatch):
     served.faults.statuses = [(429, {"Retry-After": moment})]
     client.read(remote, 0, 1)
     assert recorded[0] == pytest.approx(200, abs=10)
+
+
+def test_a_limit_of_requests_that_ends_at_a_time(served, client, remote, monkeypatch):
+    recorded = waits(monkeypatch, client)
+    served.faults.statuses = [(429, {"X-RateLimit-Reset": str(int(time.time()) + 50)})]
+    client.read(remote, 0, 1)
+    assert recorded[0] == pytest.approx(50, abs=5)
 
 
 def test_retry_after_that_is_nonsense_is_as_none(served, client, remote, monkeypatch):

@@ -24,7 +24,7 @@ from core.data.remote import (
     fetch_whole,
     make_plan,
 )
-from tests.core.data.remote.conftest import day_files, noise
+from tests.core.data.remote.conftest import day_files, large_archive, noise
 from tests.range_server import write_zip
 
 DAY = date(2016, 5, 2)
@@ -94,6 +94,13 @@ def test_less_than_5_percent_of_an_archive(catalogue, client, published, out):
     list(fetch(plan, client))
     assert (out / "2016/2016-06-07_low.pt.zst").read_bytes() == noise("2016-06-07_low.pt.zst", 9_000)
     assert client.transferred < 0.05 * path.stat().st_size
+
+
+def test_a_day_out_of_an_archive_of_more_than_4_gb(catalogue, client, published, out):
+    path = large_archive(published / "records/12945058/files/2015-2017.zip", 5 << 30)
+    list(fetch(make_plan(catalogue, Wanted(days=(DAY,), targets=()), out, client), client))
+    assert (out / LOW).read_bytes() == b"low" * 1000
+    assert client.transferred < 1e-4 * path.stat().st_size
 
 
 def test_an_interrupted_transfer_goes_on(planned, client, server, out, small_pieces):
@@ -264,7 +271,9 @@ def test_a_piece_that_is_too_long_is_fetched_again(planned, client, out, small_p
     interrupted(fetch(planned(), client, parallel=1))
     piece = max(path for path in out.rglob("0*") if path.is_file())
     piece.write_bytes(bytes(8_000))
-    list(fetch(planned(), client))
+    plan = planned()
+    assert sum(item.had for item in plan.items) <= sum(item.packed for item in plan.items)
+    list(fetch(plan, client))
     assert content(out) == expected()
 
 
@@ -373,6 +382,15 @@ def test_a_whole_archive_that_breaks_off(catalogue, client, server, out):
     with closing(fetch_whole(plan.whole[0], out, client)) as run:
         next(run)
     assert len(content(out)) == 5, "a whole archive that was stopped leaves something behind"
+
+
+def test_a_page_in_the_place_of_an_archive(catalogue, client, server, published, out):
+    server.faults.ranges = False
+    (published / "records/12934521/files/sample_data.zip").write_text("<html>Please sign in</html>")
+    plan = make_plan(catalogue, Wanted(statics=True), out, client)
+    with pytest.raises(MemberError, match=r"What came from http.*is damaged, or no zip archive"):
+        list(fetch_whole(plan.whole[0], out, client))
+    assert content(out) == {}
 
 
 def test_a_damaged_member_of_a_whole_archive(catalogue, client, server, published, out):
