@@ -130,7 +130,9 @@ def show_store(path: Path) -> None:
     for line in store.contents.sentences():
         say(f"  {line}")
     downscalers, _ = all_downscalers(None)
-    for downscaler in downscalers:
+    from core.downscale import stored_outputs
+
+    for downscaler in (*downscalers, *stored_outputs(store)):
         obstacles = downscaler.obstacles(store.contents, store.domain)
         verdict = "can run" if not obstacles else f"can't run: {' '.join(obstacles)}"
         say(f"  {downscaler.label}: {verdict}")
@@ -342,13 +344,14 @@ def ingest_request(
         bool, typer.Option("--send", help="Send them with cdsapi and wait for the files.")
     ] = False,
     folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path("data/era5"),
+    domain: DomainOption = "italy",
 ) -> None:
-    """Write the requests to the Climate Data Store for the 14 predictors over Italy, or send them."""
+    """Write the requests to the Climate Data Store for the 14 predictors over a domain, or send them."""
     from core.data.cds_request import as_json, as_python, era5_requests
     from core.data.cds_request import send as send_all
-    from core.domain import ITALY
+    from core.domain_file import find_domain
 
-    requests = era5_requests(ITALY, start, end, data_format=data_format, margin=margin)
+    requests = era5_requests(find_domain(domain), start, end, data_format=data_format, margin=margin)
     if not send:
         # Plain text for a file or another program, never wrapped.
         typer.echo(as_python(requests, folder) if language == "python" else as_json(requests))
@@ -356,6 +359,61 @@ def ingest_request(
     for done in send_all(requests, folder):
         say(f"{done.path} {'was there already' if done.kept else 'has come'}.")
     say(f"Go on with: tramontana ingest era5 {folder}/era5-* --out data/era5.zarr")
+
+
+@ingest.command("published")
+def ingest_published(
+    folder: Annotated[
+        Path, typer.Argument(help="What `tramontana fetch` brought, or an unpacked archive.")
+    ] = Path("data/published"),
+    out_path: Annotated[Path, typer.Option("--out", help="Store to make or to continue.")] = Path(
+        "data/published.zarr"
+    ),
+    days: Annotated[str | None, typer.Option(help="Only these: 2014-12-28,2016-05-02.")] = None,
+    start: Annotated[datetime | None, typer.Option(help="First day.", formats=["%Y-%m-%d"])] = None,
+    end: Annotated[datetime | None, typer.Option(help="Last day.", formats=["%Y-%m-%d"])] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(help="Truth to take: t2m, u10,v10, none, ...; by default what every day has."),
+    ] = None,
+) -> None:
+    """Days of the published data set, with their truth; the same command continues where it was stopped."""
+    import numpy as np
+
+    from core.data.published import ingest as run
+
+    wanted = None if targets is None else [] if targets == "none" else targets.split(",")
+    try:
+        with progress_bar("Published data") as progress:
+            report = run(
+                folder,
+                out_path,
+                days=None if days is None else days.split(","),
+                start=None if start is None else np.datetime64(start),
+                end=None if end is None else np.datetime64(end),
+                targets=wanted,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        err.print(f"Stopped. What is done is kept in {out_path}; the same command continues it.")
+        raise typer.Exit(130) from None
+    for line in report.sentences():
+        say(line)
+    show_store(out_path)
+
+
+@ingest.command("outputs")
+def ingest_outputs(
+    file: Annotated[Path, typer.Argument(help="A table of the authors: results_trained_models_2mT.pkl.")],
+    store: Annotated[Path, typer.Option("--store", help="Store with the hours that the table is about.")],
+) -> None:
+    """The authors' own fields into a store, so that the explorer shows them. Nothing in FILE is executed."""
+    from core.data.outputs import ingest_outputs as run
+
+    open_store(store)
+    for line in run(file, store).sentences():
+        say(line)
+    say(f"See them with `tramontana explore {store}`.")
 
 
 def read_classes(path: Path) -> dict[int, int]:

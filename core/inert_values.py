@@ -192,18 +192,48 @@ def _positions(place: Any, count: int) -> list[int]:
 # --- PyTorch ----------------------------------------------------------------------------------------
 
 
-def _from_tensor(arguments: tuple[Any, ...]) -> NDArray[Any]:
+def _from_tensor(arguments: tuple[Any, ...], most_bytes: int = MAX_STORAGE_BYTES) -> NDArray[Any]:
     """A single number as tensor; its storage is a file within the pickle, of PyTorch's form before 1.6."""
-    storage, offset, size, _ = arguments[:4]
+    values = _tensor_storage(arguments[0], most_bytes)
+    offset, shape = arguments[1], _shape(arguments[2])
+    if math.prod(shape) != 1 or type(offset) is not int or not 0 <= offset < values.size:
+        raise UnpickleError("a tensor is no single number")
+    return values[offset : offset + 1].reshape(shape)
+
+
+def tensor(value: Any, *, most_bytes: int) -> NDArray[Any]:
+    """A whole PyTorch tensor that a plain pickle holds, with a storage of at most ``most_bytes``.
+
+    Raises UnpickleError for anything else, and for tensors that reach out of their storage.
+    """
+    arguments = value.arguments if isinstance(value, Inert) and value.name in _TENSOR else None
+    if arguments is None or len(arguments) < 4:
+        raise UnpickleError(f"{_kind(value)} is no tensor")
+    values = _tensor_storage(arguments[0], most_bytes)
+    offset, shape, strides = arguments[1], _shape(arguments[2]), arguments[3]
+    steps = isinstance(strides, tuple) and len(strides) == len(shape)
+    if not steps or not all(type(n) is int and 0 <= n < 2**40 for n in (offset, *strides)):
+        raise UnpickleError("a tensor has impossible strides")
+    reach = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
+    if math.prod(shape) == 0 or reach > values.size or math.prod(shape) > values.size:
+        raise UnpickleError(f"a tensor of the shape {shape} has other numbers than it needs")
+    size = values.itemsize
+    return np.lib.stride_tricks.as_strided(
+        values[offset:], shape, tuple(step * size for step in strides), writeable=False
+    )
+
+
+def _tensor_storage(storage: Any, most_bytes: int) -> NDArray[Any]:
+    """The numbers of a storage, which is a file within the pickle, of PyTorch's form before 1.6."""
     content = storage.arguments if isinstance(storage, Inert) else None
     if not (content and storage.name == "torch.storage._load_from_bytes" and isinstance(content[0], bytes)):
         raise UnpickleError("a tensor has no storage of the known form")
-    if len(content[0]) > MAX_STORAGE_BYTES:
-        raise UnpickleError("a tensor has a storage too large for a single number")
+    if len(content[0]) > most_bytes:
+        raise UnpickleError(f"a tensor has a storage larger than {most_bytes} bytes")
     stream = BytesIO(content[0])
-    if read_pickle(stream) != _TORCH_MAGIC:
+    if read_pickle(stream, max_bytes=most_bytes) != _TORCH_MAGIC:
         raise UnpickleError("a tensor has no storage of the known form")
-    _protocol, _system, described, _keys = (read_pickle(stream) for _ in range(4))
+    _protocol, _system, described, _keys = (read_pickle(stream, max_bytes=most_bytes) for _ in range(4))
     identifier = described.identifier if isinstance(described, Reference) else None
     if not (isinstance(identifier, tuple) and len(identifier) >= 5 and isinstance(identifier[1], Inert)):
         raise UnpickleError("a tensor has no storage of the known form")
@@ -212,8 +242,4 @@ def _from_tensor(arguments: tuple[Any, ...]) -> NDArray[Any]:
         raise UnpickleError(f"a tensor has numbers of the unknown type {_kind(identifier[1])}")
     dtype = np.dtype("<" + _TORCH_CODES[name])
     count = int.from_bytes(stream.read(8), "little")
-    values = _from_bytes(stream.read(), dtype, (count,))
-    shape = _shape(size)
-    if math.prod(shape) != 1 or type(offset) is not int or not 0 <= offset < count:
-        raise UnpickleError("a tensor is no single number")
-    return values[offset : offset + 1].reshape(shape)
+    return _from_bytes(stream.read(), dtype, (count,))

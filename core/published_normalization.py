@@ -49,13 +49,7 @@ def read_normalization(
     Raises NormalizationError where the file is absent, damaged or lacks a variable, naming it.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise NormalizationError(f"{path} can't be read: {error.strerror or error}.") from error
-    if len(data) > MAX_BYTES:
-        raise NormalizationError(f"{path} is too large for a file of statistics (over {MAX_BYTES} bytes).")
+    data = _read(path)
     if data.lstrip()[:1] == b"{":
         values = _from_json(path, data)
     else:
@@ -77,6 +71,36 @@ def read_normalization(
         raise NormalizationError(
             f"{path} has wrong statistics: {printable(where)}: {fault['msg']}."
         ) from error
+
+
+def read_published_statistics(
+    path: str | Path, *, predictors: Sequence[str], targets: Sequence[str]
+) -> tuple[dict[str, MeanStd], dict[str, MeanStd]]:
+    """Statistics of predictors and of targets, in the units of the file, from a ``normalization_data.pkl``.
+
+    Raises NormalizationError where the file is absent, damaged or lacks a variable, naming it.
+    """
+    path = Path(path)
+    values = _from_pickle(path, _read(path), predictors, targets)
+    try:
+        inputs, outputs = (
+            {name: MeanStd.model_validate(value) for name, value in values[group].items()}
+            for group in ("predictors", "targets")
+        )
+    except ValidationError as error:
+        raise NormalizationError(f"{path} has wrong statistics: {error.errors()[0]['msg']}.") from error
+    return inputs, outputs
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise NormalizationError(f"{path} can't be read: {error.strerror or error}.") from error
+    if len(data) > MAX_BYTES:
+        raise NormalizationError(f"{path} is too large for a file of statistics (over {MAX_BYTES} bytes).")
+    return data
 
 
 def _from_json(path: Path, data: bytes) -> dict[str, Any]:

@@ -93,19 +93,19 @@ _MARK = object()
 """On the stack, below what a later instruction gathers."""
 
 
-def read_pickle(data: bytes | BytesIO) -> Any:
+def read_pickle(data: bytes | BytesIO, *, max_bytes: int = MAX_BYTES) -> Any:
     """The plain values of a pickle; of a stream, the next pickle, leaving the position behind it.
 
     Gives None, bool, int, float, str, bytes, list, tuple, dict (also for ordered and default
     dictionaries), set, frozenset, and :class:`Inert` objects for everything else.
 
-    Raises UnpickleError for damage, for more than MAX_BYTES bytes or MAX_WORK instructions, for nesting
+    Raises UnpickleError for damage, for more than ``max_bytes`` bytes or MAX_WORK instructions, for nesting
     beyond MAX_DEPTH, and for keys that are not plain.
     """
     stream = BytesIO(data) if isinstance(data, bytes) else data
     length = stream.getbuffer().nbytes - stream.tell()
-    if length > MAX_BYTES:
-        raise UnpickleError(f"the pickle has {length} bytes; at most {MAX_BYTES} are read")
+    if length > max_bytes:
+        raise UnpickleError(f"the pickle has {length} bytes; at most {max_bytes} are read")
     value = _Machine().run(stream)
     _check_depth(value)
     return value

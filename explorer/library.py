@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # it may import torch, which takes seconds that the first pag
     from core.downscale.applicability import Applicability
     from core.downscale.generative import GenerativeDownscaler
     from core.downscale.sampling import SamplingStep
+    from core.downscale.stored import StoredOutput
     from explorer.checkpoints import CheckpointFile
 
 TRUTH = "truth"
@@ -148,6 +149,14 @@ class OpenStore:
         return self._once("coarse_surface", read)
 
     @property
+    def outputs(self) -> tuple[StoredOutput, ...]:
+        """Fields of others that the store holds, as downscalers."""
+        from core.downscale.stored import stored_outputs
+
+        store = self.store
+        return self._once("outputs", lambda: stored_outputs(store))
+
+    @property
     def _static_hash(self) -> str:
         static = self.static
 
@@ -201,6 +210,7 @@ class OpenStore:
             try:
                 self.store.refresh()
             finally:
+                self._known.pop("outputs", None)
                 self._looked = time.monotonic()
 
     def read(self, group: str, hour: np.datetime64, variables: Sequence[str] | None = None) -> xr.Dataset:
@@ -346,6 +356,11 @@ class Library:
             everything, tuple(failures), distinct_labels(everything), describe_files(found, failures)
         )
 
+    def downscaler(self, opened: OpenStore, key: str) -> Downscaler | None:
+        """What makes the fields under a key, or holds them in this store; None where it is not there any more."""
+        held: Downscaler | None = next((item for item in opened.outputs if item.key == key), None)
+        return held or self.catalogue.result().get(key)
+
     def peek(self, opened: OpenStore, hour: np.datetime64, key: str) -> Fields | None:
         """Fields of :meth:`fields` if they are there already."""
         return self.results.peek(self._address(opened, hour, key))
@@ -377,7 +392,7 @@ class Library:
             return _arrays(data)
         if key == TRUTH:
             return _arrays(opened.read(TRUTH, hour))
-        downscaler = self.catalogue.result().get(key)
+        downscaler = self.downscaler(opened, key)
         if downscaler is None:
             raise StoreError(f"The downscaler {key!r} is not there any more.")
         if downscaler.stochastic:

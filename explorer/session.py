@@ -475,7 +475,7 @@ class Session(param.Parameterized):
         if self._catalogue is None:
             return
         choices = []
-        for downscaler in self._catalogue.downscalers:
+        for downscaler in (*self._catalogue.downscalers, *opened.outputs):
             reasons = downscaler.obstacles(contents, opened.domain)
             if not reasons and not self.quantity.available(downscaler.targets):
                 reasons = [f"It does not make {self.quantity.label.lower()}."]

@@ -24,5 +24,7 @@ from core.downscale.sampling import Sampling as Sampling
 from core.downscale.sampling import SamplingStep as SamplingStep
 from core.downscale.sampling import collect as collect
 from core.downscale.start_noise import NoiseFile as NoiseFile
+from core.downscale.stored import StoredOutput as StoredOutput
+from core.downscale.stored import stored_outputs as stored_outputs
 from core.downscale.stores import downscale_store as downscale_store
 from core.downscale.workers import Workers as Workers

@@ -16,10 +16,12 @@ def make_command(scene: Scene, library: Library) -> list[str]:
     With the hour, members, seed, sampler and steps of the page the fields are the same, to rounding. Raises
     ExportError where no downscaler is shown.
     """
-    catalogue = library.catalogue.result()
     models = []
+    held = {output.key for output in scene.opened.outputs}
     for key in scene.models:
-        downscaler = catalogue.get(key)
+        if key in held:
+            continue  # the store has its fields; no command makes them
+        downscaler = library.downscaler(scene.opened, key)
         if downscaler is None:
             raise ExportError(f"The downscaler {key!r} is not there any more.")
         models.append(str(getattr(downscaler, "path", key)))

@@ -77,10 +77,12 @@ def describe(
     """Attributes of a downscaler's fields: model, hash of its file, and how members were drawn."""
     from core.downscale.run import describe_source
 
-    downscaler = library.catalogue.result().get(key)
+    downscaler = library.downscaler(scene.opened, key)
     if downscaler is None:
         raise StoreError(f"The downscaler {key!r} is not there any more.")
-    return dict(describe_source(scene.opened.store, downscaler, members, sampling).attrs)
+    made = describe_source(scene.opened.store, downscaler, members, sampling).attrs
+    # Fields that nobody computed here say where they come from.
+    return {**made, **getattr(downscaler, "provenance", {})}
 
 
 def _dataset(members: Members, targets: tuple[str, ...], times: NDArray[np.datetime64]) -> xr.Dataset:
