@@ -189,7 +189,9 @@ def _demo_report(config: Any, era5: Path | None) -> None:
 def ingest_era5(
     files: Annotated[
         list[str],
-        typer.Argument(help="NetCDF or GRIB files (or a zip of them), or Zarr stores: folders or https://..."),
+        typer.Argument(
+            help="NetCDF or GRIB files (or a zip of them), or Zarr stores: folders or https://..."
+        ),
     ],
     out_path: Annotated[Path, typer.Option("--out", help="Store to make.")],
     start: Annotated[str | None, typer.Option(help="First hour, 2016-05-01 or 2016-05-01T06 (UTC).")] = None,
