@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from csv import reader as csv_reader
 from datetime import datetime
 from pathlib import Path
@@ -1400,7 +1400,7 @@ def checkpoint_describe(
 
     texts = None if card is None else read_card_texts(card)
     opened = None if store is None else open_store(store)
-    with progress_bar("Ranges") as progress:
+    with nullcontext() if opened is None else progress_bar("Ranges") as progress:
         for path, found in describe_checkpoints(files, texts=texts, store=opened, progress=progress):
             of_hours = "no ranges" if found.ranges is None else f"ranges of {found.ranges.hours} hours"
             say(f"{path}: model card and {of_hours}; SHA-256 without description {file_hash(path)}")
