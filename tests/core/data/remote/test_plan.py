@@ -150,6 +150,12 @@ def test_what_is_nowhere(catalogue, client, tmp_path, wanted, error, words):
         make_plan(catalogue, wanted, tmp_path, client)
 
 
+def test_many_missing_days_are_summed_up(catalogue, client, tmp_path):
+    days = tuple(date(2016, 6, day) for day in range(1, 6))
+    with pytest.raises(FetchError, match=r"2016-06-01_low.*2016-06-02_low.* 7 further files likewise\.$"):
+        make_plan(catalogue, Wanted(days=days), tmp_path, client)
+
+
 def test_a_server_without_the_archives(catalogue, client, published, tmp_path):
     (published / "records/12941117/files/pretrained_models.zip").unlink()
     with pytest.raises(FetchError, match=r"the server has none of the archives weights.*404"):
