@@ -43,6 +43,8 @@ def test_days_come_with_their_list_and_the_normalisation(catalogue, client, tmp_
         "2014/2014-12-28_high_2mT.pt.zst": "sample",
         "normalization_data.pkl": "sample",
     }
+    # The lists of hours come first, because nobody looks for them again when the days are there.
+    assert {item.path for item in plan.items[:2]} == {"metadata.csv", "metadata_2015-2017.csv"}
     sizes = {item.path: item.member.size for item in plan.items}
     assert sizes["2016/2016-05-02_low.pt.zst"] == LOW
     assert sizes["2014/2014-12-28_high_2mT.pt.zst"] == HIGH
