@@ -343,6 +343,17 @@ def days_from(words: Iterable[str]) -> tuple[date, ...]:
     return tuple(days)
 
 
+def words_of(days: Iterable[date]) -> list[str]:
+    """Days in the fewest words that :func:`days_from` understands."""
+    runs: list[list[date]] = []
+    for day in sorted(set(days)):
+        if runs and day - runs[-1][-1] == timedelta(1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return [f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+
+
 def days_in(source: Source, catalogue: Catalogue) -> list[date]:
     """Days of which an archive holds the coarse fields, in order."""
     pattern = re.escape(catalogue.layout.low.rpartition("/")[2])

@@ -19,6 +19,7 @@ from core.data.remote import (
     fetch,
     look_into,
     make_plan,
+    words_of,
 )
 from core.data.remote.archive import TAIL
 from tests.core.data.remote.conftest import HIGH, LOW, day_files
@@ -246,6 +247,12 @@ def test_days_from_words():
         date(2016, 2, 29),
         date(2016, 3, 1),
     )
+
+
+def test_words_of_days():
+    words = ["2016-02-28..2016-03-01", "2016-05-02"]
+    assert words_of(days_from(["2016-05-02", *words])) == words
+    assert words_of([]) == []
 
 
 @pytest.mark.parametrize("word", ["2016-02-30", "tomorrow", "2016-05-02..", "2016-05-02..2016-05-01", ""])
