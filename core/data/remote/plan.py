@@ -285,11 +285,12 @@ def make_plan(
         raise FetchError(" ".join([*missing[:3], *library.remarks]) + more)
     # The lists of hours first: a day that is there is not looked for again, nor is its list.
     for source in {item.source.name: item.source for item in items.values() if item.of_day}.values():
-        if (member := source.directory.find(catalogue.layout.metadata)) is None:
+        listed = source.directory.find(catalogue.layout.metadata)
+        if listed is None:
             library.remarks.append(f"{source.url} holds no {catalogue.layout.metadata}.")
         else:
             path = catalogue.archives[source.name].metadata
-            add(path, source, member)
+            add(path, source, listed)
             items = {path: items.pop(path), **items} if path in items else items
     return Plan(
         folder,
