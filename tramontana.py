@@ -494,7 +494,8 @@ def fetch_list(
     proxy: ProxyOption = None,
 ) -> None:
     """What can be fetched: archives, networks and targets, or the days and files of one archive."""
-    from core.data.remote import Client, days_in, look_into, read_catalogue, size_in_words
+    from core.data.remote import Client, days_in, look_into, read_catalogue, size_in_words, words_of
+    from core.plural import counted
 
     entries = read_catalogue(catalogue)
     if mirror is not None:
@@ -512,7 +513,7 @@ def fetch_list(
     say(f"{source.url}, {size_in_words(source.size)}")
     days = days_in(source, entries)
     if days:
-        say(f"{len(days)} days: {' '.join(map(str, days))}")
+        say(f"{counted(len(days), 'day')}: {' '.join(words_of(days))}")
     others = [name for name in source.directory.names() if not name.endswith(".pt.zst")]
     for name in others[:LISTED]:
         say(f"  {name}")
