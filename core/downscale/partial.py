@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from core.downscale.base import DownscaleError
 from core.downscale.output import WRITE_ERRORS, remove, unwritten
+from core.folder_lock import LOCK, lock_folder
 
 Request = Mapping[str, str]
 """What fields depend on, in words: what is asked for and the answer."""
@@ -153,7 +153,7 @@ class PartialOutput:
         # record of fields that are gone.
         remove(self.folder / "request.json")
         for old in self.folder.iterdir():
-            if old.name != "lock":
+            if old.name != LOCK:
                 remove(old)
 
     def __enter__(self) -> Self:
@@ -208,26 +208,7 @@ def _compare(path: Path, before: Mapping[str, Any], now: Request) -> None:
 
 def _locked(folder: Path, path: Path) -> IO[str]:
     """An open file that no other process has locked until it is closed or this process ends."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a")
-        if sys.platform == "win32":
-            # It has no such locks.
-            return file
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise DownscaleError(
-                f"Another run is at work on {path}; wait for it, or give another name."
-            ) from error
-        except OSError:
-            # Some file systems of clusters have no locks.
-            return file
-        # Whoever held it may have finished, and removed the folder, in between.
-        with suppress(FileNotFoundError):
-            if (folder / "lock").stat().st_ino == os.fstat(file.fileno()).st_ino:
-                return file
-        file.close()
+    lock = lock_folder(folder)
+    if lock is None:
+        raise DownscaleError(f"Another run is at work on {path}; wait for it, or give another name.")
+    return lock
