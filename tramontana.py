@@ -1259,16 +1259,23 @@ def downscale(
     say(f"Wrote {out_path.with_name(name)}: {counted(times.size, 'hour')} of {made}{of}.")
 
 
-def _warn_of_inputs(store: Store, hours: Any, downscalers: list[Downscaler]) -> None:
+def _warn_of_inputs(stores: list[Store], hours: Any, downscalers: list[Downscaler]) -> None:
     """Say which inputs lie outside what the models were trained on."""
+    import numpy as np
+
     from core.downscale import NetworkDownscaler
     from core.downscale.applicability import warnings
 
     models = [(d.label, d.header) for d in downscalers if isinstance(d, NetworkDownscaler)]
-    runnable = [d for d in downscalers if not d.obstacles(store.contents, store.domain)]
-    if len(runnable) == len(downscalers):
+    for store in stores:
+        # Whatever can't run is refused by the run itself, in its own words.
+        if any(d.obstacles(store.contents, store.domain) for d in downscalers):
+            continue
+        if np.setdiff1d(hours, store.hours).size:
+            continue
+        of = f"{store.path}: " if len(stores) > 1 else ""
         for sentence in warnings(store, hours, models):
-            say(f"Warning: {sentence}", err)
+            say(f"Warning: {of}{sentence}", err)
 
 
 def show_run(run: Generator[RunProgress, None, None]) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from core.data.merging import (
     merge,
     show_time,
 )
+from core.data.staging import staged
 from core.data.store import Store
 from core.data.zarr_source import is_zarr
 from core.domain import ITALY, Domain
@@ -207,8 +207,8 @@ def ingest(
                 merged,
                 stamps,
                 progress,
-                lambda staged: Store.create(
-                    staged,
+                lambda place: Store.create(
+                    place,
                     domain,
                     title=f"{made_by} on the coarse grid of {domain.name}",
                     source=_source(files, made_by),
@@ -368,33 +368,37 @@ def _write(
     create: Callable[[Path], Store],
 ) -> list[str]:
     """Build the store under a temporary name, then move it into place or append it to ``existing``."""
-    staged = out.with_name(f".{out.name}.ingest")
-    shutil.rmtree(staged, ignore_errors=True)
     empty = dict.fromkeys((predictor.name for predictor in merged), 0)
     try:
-        store = create(staged)
-        for block in blocks(stamps):
-            fields = {predictor.name: predictor.read(block) for predictor in merged}
-            for name, values in fields.items():
-                empty[name] += int(np.isnan(values).all(axis=(1, 2)).sum())
-            store.write(block, fields)
-            if progress is not None:
-                progress(int(np.searchsorted(stamps, block[-1])) + 1, stamps.size)
-        if existing is None:
-            staged.rename(out)
-        else:
-            existing.plan(stamps[~np.isin(stamps, existing.pending)])
+        with staged(out) as place:
+            store = create(place)
             for block in blocks(stamps):
-                existing.write(block, store.read_coarse(block))
+                fields = {predictor.name: predictor.read(block) for predictor in merged}
+                for name, values in fields.items():
+                    empty[name] += int(np.isnan(values).all(axis=(1, 2)).sum())
+                store.write(block, fields)
+                if progress is not None:
+                    progress(int(np.searchsorted(stamps, block[-1])) + 1, stamps.size)
+            if existing is None:
+                place.rename(out)
+            else:
+                _append(existing, store, stamps)
     except OSError as error:
         raise Era5Error(f"{out} can't be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return [
         f"{name} has no value at {count} of {counted(stamps.size, 'hour')}."
         for name, count in empty.items()
         if count and name != "sst"
     ]
+
+
+def _append(existing: Store, store: Store, stamps: Times) -> None:
+    now = Store.open(existing.path)
+    if not np.array_equal(now.hours, existing.hours) or not np.array_equal(now.pending, existing.pending):
+        raise Era5Error(f"Hours were added to {existing.path} meanwhile; repeat the command.")
+    existing.plan(stamps[~np.isin(stamps, existing.pending)])
+    for block in blocks(stamps):
+        existing.write(block, store.read_coarse(block))
 
 
 def _fingerprint(files: Sequence[str | Path], domain: Domain, options: tuple[object, ...]) -> str:

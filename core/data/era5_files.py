@@ -662,7 +662,11 @@ def _understand(one: _Opened, options: Options) -> FileContent:
     ignored: list[str] = []
     notes: list[str] = []
     unlabelled: list[str] = []
-    for name in (str(name) for name in dataset.data_vars):
+    names = [str(name) for name in dataset.data_vars]
+    if options.fine:
+        # Those known by name before those that share a standard name, such as the mean of a day.
+        names.sort(key=lambda name: _plain(name) not in _FINE_NAMES)
+    for name in names:
         array = dataset[name]
         if name in _NOT_FIELDS or array.ndim < 2 or array.dtype.kind not in "fiu":
             continue
@@ -735,7 +739,8 @@ def _identify(name: str, array: xr.DataArray) -> tuple[str | None, bool]:
 def _identify_fine(name: str, array: xr.DataArray) -> tuple[str | None, bool]:
     """As :func:`_identify`, for targets: by name, and by standard name where it is one of near the ground."""
     found = _FINE_NAMES.get(_plain(name))
-    if found is None and _near_ground(array):
+    extreme = re.search("maximum|minimum", str(array.attrs.get("cell_methods", "")))
+    if found is None and not extreme and _near_ground(array):
         found = _FINE_STANDARD_NAMES.get(str(array.attrs.get("standard_name", "")))
     return found, False
 

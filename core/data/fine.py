@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from core.data.era5_files import Era5Error, FileContent, Options, Times, open_files
 from core.data.merging import Accumulation, Fields, Merged, Regridders, blocks, choose_hours, merge, show_time
+from core.data.staging import staged
 from core.data.store import Store
 from core.data.zarr_source import is_zarr
 from core.domain import Grid
@@ -132,7 +132,9 @@ def ingest_fine(
             notes.append(
                 "Winds are relative to the grid of the files and were turned to point east and north."
             )
-        _write(out, coarse, merged, turn, stamps, progress, _attributes(coarse, contents, files, source))
+        shaped = (winds, accumulation, number, str(start), str(end))
+        attributes = _attributes(coarse, contents, files, source, shaped)
+        _write(out, coarse, merged, turn, stamps, progress, attributes)
         coverage = {variable.name: variable.coverage(stamps) for variable in merged}
         notes += [
             f"{name} is missing in cells outside the files." for name, share in coverage.items() if share < 1
@@ -230,31 +232,28 @@ def _write(
     attributes: Mapping[str, Any],
 ) -> None:
     """Build the store under a temporary name, then move it into place."""
-    staged = out.with_name(f".{out.name}.ingest")
-    shutil.rmtree(staged, ignore_errors=True)
     try:
-        first = coarse.read_coarse(stamps[:1])
-        written = Store.create(
-            staged,
-            coarse.domain,
-            times=stamps,
-            coarse=coarse.contents.predictors,
-            fine=[variable.name for variable in merged],
-            static=_static(coarse),
-            coarse_orography=first["orography"].values if "orography" in first else None,
-            synthetic=False,
-            **attributes,
-        )
-        for block in blocks(stamps):
-            predictors = coarse.read_coarse(block, coarse.contents.predictors)
-            written.write(block, predictors, _read(merged, turn, block))
-            if progress is not None:
-                progress(int(np.searchsorted(stamps, block[-1])) + 1, stamps.size)
-        staged.rename(out)
+        with staged(out) as place:
+            first = coarse.read_coarse(stamps[:1])
+            written = Store.create(
+                place,
+                coarse.domain,
+                times=stamps,
+                coarse=coarse.contents.predictors,
+                fine=[variable.name for variable in merged],
+                static=_static(coarse),
+                coarse_orography=first["orography"].values if "orography" in first else None,
+                synthetic=False,
+                **attributes,
+            )
+            for block in blocks(stamps):
+                predictors = coarse.read_coarse(block, coarse.contents.predictors)
+                written.write(block, predictors, _read(merged, turn, block))
+                if progress is not None:
+                    progress(int(np.searchsorted(stamps, block[-1])) + 1, stamps.size)
+            place.rename(out)
     except OSError as error:
         raise Era5Error(f"{out} can't be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _static(coarse: Store) -> xr.Dataset | None:
@@ -262,19 +261,29 @@ def _static(coarse: Store) -> xr.Dataset | None:
 
 
 def _attributes(
-    coarse: Store, contents: Sequence[FileContent], files: Sequence[str | Path], source: str
+    coarse: Store,
+    contents: Sequence[FileContent],
+    files: Sequence[str | Path],
+    source: str,
+    shaped: tuple[object, ...],
 ) -> dict[str, Any]:
-    """Title, source, fingerprint and further attributes of the store with both."""
+    """Title, source, fingerprint and further attributes of the store with both.
+
+    The fingerprint is that of the coarse fields, the files (name, size, first and last MiB) and the options
+    that ``shaped`` the fine fields.
+    """
     names = [str(file) if is_zarr(file) else Path(file).name for file in files]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     made_by = next((content.centre for content in contents if content.centre), None)
-    digest = hashlib.sha256(json.dumps([str(coarse.attrs.get("fingerprint")), names]).encode())
+    digest = hashlib.sha256(json.dumps([str(coarse.attrs.get("fingerprint")), names, shaped]).encode())
     for file in files:
         if not is_zarr(file):
             with Path(file).open("rb") as opened:
-                digest.update(str(opened.seek(0, 2)).encode())
-                opened.seek(0)
-                digest.update(opened.read(1 << 20))
+                size = opened.seek(0, 2)
+                digest.update(str(size).encode())
+                for first in (0, max(size - (1 << 20), 0)):
+                    opened.seek(first)
+                    digest.update(opened.read(1 << 20))
     kept = ("acknowledgement", "regridding", "coarse_member")
     return {
         "title": f"{source} beside {coarse.attrs.get('title', 'coarse fields')}",

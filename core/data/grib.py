@@ -107,7 +107,8 @@ def _starts(cfgrib: Any, path: Path) -> dict[tuple[int, np.datetime64, np.timede
             _hours(cfgrib.cfmessage.from_grib_step(message, step_key=key))
             for key in ("endStep:int", "startStep:int")
         )
-        found[message["paramId"], reference, end] = reference + start
+        # Where two sums end at one hour (GFS: 0 to 9 and 6 to 9 hours), cfgrib takes the first.
+        found.setdefault((message["paramId"], reference, end), reference + start)
     return found
 
 

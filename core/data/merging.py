@@ -58,13 +58,15 @@ class Part:
         spans = np.ones(series.times.size)
         if starts is not None:
             given = given[starts[given] < series.times[given]]
-            order = given[np.lexsort((series.times[given], starts[given]))]
-            same = (starts[order[1:]] == starts[order[:-1]]) & (
-                series.times[order[1:]] > series.times[order[:-1]]
-            )
-            self._previous[order[1:][same]] = order[:-1][same]
-            before = np.where(self._previous >= 0, series.times[self._previous], starts)
-            spans[given] = (series.times[given] - before[given]).astype(np.float64) / 3.6e12
+            # Forecasts that begin at other times have sums of their own, even of the same hours.
+            runs = starts if series.reference is None else series.reference
+            order = given[np.lexsort((series.times[given], starts[given], runs[given]))]
+            before, after = order[:-1], order[1:]
+            same = (runs[after] == runs[before]) & (starts[after] == starts[before])
+            same &= series.times[after] > series.times[before]
+            self._previous[after[same]] = before[same]
+            begins = np.where(self._previous >= 0, series.times[self._previous], starts)
+            spans[given] = (series.times[given] - begins[given]).astype(np.float64) / 3.6e12
         # Of several forecasts for one hour the one with the shortest sum, then the first of the file.
         given = given[np.argsort(spans[given], kind="stable")]
         times, first = np.unique(series.times[given], return_index=True)

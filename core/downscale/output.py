@@ -48,6 +48,7 @@ class FieldFile:
     attrs : global attributes
     packed : 16 bits a value (:mod:`core.downscale.packing`) in place of float32
     overwrite : replace what has this name, once the new file is complete
+    temporary : the temporary name, on the same file system; by default a hidden one beside ``path``
 
     Raises DownscaleError for another suffix, where the name is taken, and where nothing can be written.
     """
@@ -62,13 +63,14 @@ class FieldFile:
         attrs: Attrs,
         packed: bool = False,
         overwrite: bool = False,
+        temporary: Path | None = None,
     ) -> None:
         self.path = Path(path)
         self._overwrite = overwrite
         if self.path.suffix != ".nc":
             raise DownscaleError(f"{path} must end in .nc.")
         check_output(self.path, overwrite=overwrite)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._temporary = temporary or self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._groups = group_names(sources)
         self._sources = dict(sources)
         self._packed = packed

@@ -3,6 +3,7 @@
     .NAME.partial/request.json    what was asked for, how it is cut into pieces, and the name of the data
     .NAME.partial/done            a byte for each piece, 1 once its fields are written
     .NAME.partial/data-ID         the fields, a Zarr hierarchy
+    .NAME.partial/netcdf          the file that is made of them at the end, where the output is one
     .NAME.partial/lock            locked by the run that works on it
 
 The byte of a piece is written after its fields, by the one process that gives out the pieces; so a run that
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from core.downscale.base import DownscaleError
 from core.downscale.output import WRITE_ERRORS, remove, unwritten
+from core.folder_lock import LOCK, lock_folder
 
 Request = Mapping[str, str]
 """What fields depend on, in words: what is asked for and the answer."""
@@ -42,6 +43,19 @@ def check_request(path: Path, request: Request) -> None:
     held = _held(partial_folder(path))
     if held is not None:
         _compare(path, held["request"], request)
+
+
+def clear_leftovers(path: Path, request: Request) -> None:
+    """Remove what a run for a complete output has left that was killed when it had named it."""
+    if not partial_folder(path).is_dir():
+        return
+    try:
+        output = PartialOutput(path, request, 1)
+    except DownscaleError:
+        # Of another request, or still at work.
+        return
+    with output:
+        output.discard()
 
 
 class PartialOutput:
@@ -73,6 +87,7 @@ class PartialOutput:
             self.fields = fields if held is None else int(held["fields"])
             self.data = self.folder / (f"data-{uuid.uuid4().hex[:12]}" if held is None else held["data"])
             self._done = np.zeros(0, bool)
+            self._known = held is None
         except BaseException:
             self._lock.close()
             raise
@@ -82,9 +97,7 @@ class PartialOutput:
         record = self.folder / "done"
         try:
             if not self.begun:
-                for old in self.folder.iterdir():
-                    if old.name != "lock":
-                        remove(old)
+                self._clear()
                 make(self.data)
                 record.write_bytes(bytes(pieces))
                 content = {"request": self.request, "fields": self.fields, "data": self.data.name}
@@ -100,6 +113,12 @@ class PartialOutput:
                 f"The record of the run in {self.folder} is damaged; begin anew with --fresh, or delete it."
             )
         self._done = self._done.copy()
+        self._known = True
+
+    @property
+    def netcdf(self) -> Path:
+        """Where a NetCDF file is made; one that a killed run has left there is replaced."""
+        return self.folder / "netcdf"
 
     @property
     def done(self) -> NDArray[np.bool_]:
@@ -125,7 +144,17 @@ class PartialOutput:
     def discard(self) -> None:
         """Remove the folder."""
         with suppress(OSError):
+            self._clear()
             remove(self.folder)
+
+    def _clear(self) -> None:
+        """Remove everything but the lock."""
+        # First what says that there is something to go on with: a run killed in between must not leave a
+        # record of fields that are gone.
+        remove(self.folder / "request.json")
+        for old in self.folder.iterdir():
+            if old.name != LOCK:
+                remove(old)
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +164,7 @@ class PartialOutput:
     ) -> None:
         if hasattr(self, "_record"):
             self._record.close()
-        if kind is not None and not self._done.any():
+        if kind is not None and self._known and not self._done.any():
             # Nothing to go on with.
             self.discard()
         self._lock.close()
@@ -179,23 +208,7 @@ def _compare(path: Path, before: Mapping[str, Any], now: Request) -> None:
 
 def _locked(folder: Path, path: Path) -> IO[str]:
     """An open file that no other process has locked until it is closed or this process ends."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a")
-        if sys.platform == "win32":
-            # It has no such locks.
-            return file
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise DownscaleError(
-                f"Another run is at work on {path}; wait for it, or give another name."
-            ) from error
-        # Whoever held it may have finished, and removed the folder, in between.
-        with suppress(FileNotFoundError):
-            if (folder / "lock").stat().st_ino == os.fstat(file.fileno()).st_ino:
-                return file
-        file.close()
+    lock = lock_folder(folder)
+    if lock is None:
+        raise DownscaleError(f"Another run is at work on {path}; wait for it, or give another name.")
+    return lock

@@ -29,7 +29,7 @@ from core.downscale.layout import Source, Times, ZarrBackend, consolidate, defin
 from core.downscale.network import NetworkDownscaler
 from core.downscale.output import WRITE_ERRORS, FieldFile, check_output, put_in_place, unwritten
 from core.downscale.packing import PACKINGS
-from core.downscale.partial import PartialOutput, Request, check_request
+from core.downscale.partial import PartialOutput, Request, check_request, clear_leftovers, partial_folder
 from core.downscale.pieces import Piece, Pieces
 from core.downscale.sampling import Sampling
 from core.downscale.start_noise import NoiseFile
@@ -145,7 +145,7 @@ def downscale_to_file(
     for store in stores:
         refuse_obstacles(store, downscalers)
         _check_hours(store, times)
-    _check_place(Path(path), stores, overwrite=overwrite or per_month)
+    _check_place(Path(path), stores)
     sources = _sources(stores, downscalers, members, sampling, noise, numbers)
     if packed and (strangers := {n for s in sources.values() for n in s.targets} - set(PACKINGS)):
         raise DownscaleError(f"There is no packing for {', '.join(sorted(strangers))}.")
@@ -182,8 +182,9 @@ def _check_hours(store: Store, times: Times) -> None:
         )
 
 
-def _check_place(path: Path, stores: Sequence[Store], *, overwrite: bool) -> None:
-    check_output(path, overwrite=overwrite)
+def _check_place(path: Path, stores: Sequence[Store]) -> None:
+    # Whether the name is taken is asked of each file of the run.
+    check_output(path, overwrite=True)
     place = path.resolve()
     for store in stores:
         taken = store.path.resolve()
@@ -259,6 +260,7 @@ class _Run:
         done = sum(per_hour * file.times.size for file in files if file.made)
         for file in files:
             if file.made:
+                clear_leftovers(file.path, file.request)
                 continue
             # Before the folder of the output is made, so that a run that is refused leaves nothing behind.
             yield from self._look_for_gaps(file, done, total)
@@ -370,6 +372,7 @@ class _Run:
         with FieldFile(
             file.path, self.stores[0].domain, file.times, self.sources,
             attrs=self._attrs(file), packed=self.packed, overwrite=self.overwrite,
+            temporary=output.netcdf,
         ) as netcdf:  # fmt: skip
             for piece in pieces:
                 yield self._progress(WRITING, file.times[piece.hours][0], pieces.fields, pieces)
@@ -398,7 +401,9 @@ def _files(run: _Run, path: Path, times: Times, *, per_month: bool) -> list[_Fil
         ]
     for part, some in parts:
         request = run.request(some)
-        made = per_month and not run.fresh and _request_of(part) == _hash(request)
+        # A run that was killed between naming a file and removing what it was made from has finished it.
+        asked = per_month or (not run.overwrite and partial_folder(part).is_dir())
+        made = asked and not run.fresh and _request_of(part) == _hash(request)
         if not made:
             check_output(part, overwrite=run.overwrite)
             if not run.fresh:

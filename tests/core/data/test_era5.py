@@ -414,6 +414,43 @@ def test_leftovers_of_a_killed_run_are_replaced(tmp_path):
     assert traces(tmp_path) == ["s.zarr", "t.nc"]
 
 
+def test_two_commands_for_one_store_at_once_are_refused(tmp_path):
+    path = write_new(fields(["t2m"], stamps(hours=48)), tmp_path / "t.nc")
+    out = tmp_path / "s.zarr"
+    refused = []
+
+    def meanwhile(done, total):
+        with pytest.raises(Era5Error, match=r"Another command is writing .*s\.zarr"):
+            put([path], out)
+        refused.append(done)
+
+    put([path], out, progress=meanwhile)
+    assert refused == [24, 48]
+    assert Store.open(out).hours.size == 48
+    assert Store.open(out).validate() == []
+    assert traces(tmp_path) == ["s.zarr", "t.nc"]
+
+
+def test_hours_that_another_command_appended_meanwhile(tmp_path):
+    first, second = (
+        write_new(fields(["t2m"], stamps(day, hours=2)), tmp_path / f"{day}.nc")
+        for day in ("2020-03-02", "2020-03-03")
+    )
+    start = write_new(fields(["t2m"], stamps("2020-03-01", hours=2)), tmp_path / "t.nc")
+    out = tmp_path / "s.zarr"
+    put([start], out)
+
+    def meanwhile(done, total):
+        # As a command does that began when this one had opened the store.
+        other = Store.open(out, mode="a")
+        other.plan(stamps("2020-03-02", hours=1))
+
+    with pytest.raises(Era5Error, match=r"Hours were added to .* meanwhile; repeat the command"):
+        put([second], out, append=True, progress=meanwhile)
+    assert put([first], out, append=True).hours == 2
+    assert Store.open(out).hours.size == 4
+
+
 def test_irregular_grids_are_refused(tmp_path):
     dataset = fields(["t2m"], stamps(hours=1)).isel(longitude=[0, 1, 2, 5, 6, 7])
     path = write_new(dataset, tmp_path / "holes.nc")

@@ -311,3 +311,28 @@ def test_real_cosmo_temperature_of_italy(tmp_path, shared_data):
         np.testing.assert_allclose(values, oracle, atol=5e-3)
     assert report.coverage["t2m"] == pytest.approx(np.isfinite(fine[0]).mean())
     assert report.coverage["t2m"] > 0.9
+
+
+def test_extremes_and_means_are_not_taken_for_the_temperature(tmp_path):
+    times = stamps(hours=2)
+    variables = {
+        "TMAX_2M": (300.0, {**TEMPERATURE, "cell_methods": "time: maximum"}),
+        "T_2M_AV": (290.0, {**TEMPERATURE, "cell_methods": "time: mean"}),
+        "T_2M": (280.0, TEMPERATURE),
+    }
+    _, store = put(tmp_path, cosmo(variables, times))
+    np.testing.assert_allclose(store.read_fine()["t2m"], 280)
+    store.path.rename(tmp_path / "first.zarr")
+    with pytest.raises(Era5Error, match="holds none of t2m"):
+        put(tmp_path, cosmo({"TMAX_2M": variables["TMAX_2M"]}, times), name="max.nc")
+
+
+def test_what_shapes_the_truth_is_part_of_its_fingerprint(tmp_path):
+    times = stamps(hours=2)
+    wind = {name: (3.0, {"units": "m s-1"}) for name in ("U_10M", "V_10M")}
+    prints = set()
+    for winds in ("grid", "earth"):
+        _, store = put(tmp_path, cosmo(wind, times), winds=winds)
+        prints.add(store.attrs["fingerprint"])
+        store.path.rename(tmp_path / f"{winds}.zarr")
+    assert len(prints) == 2

@@ -124,6 +124,27 @@ def test_forecasts_that_overlap_keep_to_themselves(tmp_path):
     np.testing.assert_allclose(store.read_coarse()["tp"], true, atol=2e-8)
 
 
+@pytest.mark.parametrize("first", [0, 6])
+def test_of_two_sums_that_end_at_one_hour_one_is_taken_with_its_own_start(tmp_path, first):
+    # As in GFS: since the start of the forecast and since the last six hours, a millimetre an hour.
+    steady = np.full((LATITUDE.size, LONGITUDE.size), 1e-3)
+    messages = [message("tp", steady * (9 - start), step=(start, 9)) for start in (first, 6 - first)]
+    put([write_grib(tmp_path / "f.grib", messages)], tmp_path / "s.zarr")
+    np.testing.assert_allclose(Store.open(tmp_path / "s.zarr").read_coarse()["tp"], 1e-3, rtol=1e-4)
+
+
+def test_sums_of_other_forecasts_are_not_subtracted(tmp_path):
+    # The sums of both begin at 06 UTC.
+    steady = np.full((LATITUDE.size, LONGITUDE.size), 1e-3)
+    messages = [
+        message("tp", 6 * steady, step=(6, 12)),
+        message("tp", 18 * steady, reference="2020-03-01T06", step=(0, 9)),
+    ]
+    put([write_grib(tmp_path / "f.grib", messages)], tmp_path / "s.zarr")
+    found = Store.open(tmp_path / "s.zarr").read_coarse()["tp"].mean(("y", "x"))
+    np.testing.assert_allclose(found, [1e-3, 2e-3], rtol=1e-4)
+
+
 def test_sums_over_more_than_a_day_may_be_large(tmp_path):
     sun = np.full((LATITUDE.size, LONGITUDE.size), 3e6)
     messages = [message("ssrd", sun * end, step=(0, end)) for end in (71, 72)]

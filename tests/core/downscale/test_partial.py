@@ -1,7 +1,12 @@
 """Outputs that are not complete: their record, their lock, and what is refused."""
 
+import errno
+import fcntl
 import json
+import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +50,63 @@ def test_a_fresh_run_has_data_of_its_own(tmp_path: Path) -> None:
         output.prepare(3, make)
         assert output.data != old
         assert not old.exists()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_run_killed_while_it_removes_leaves_no_record_of_what_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    path = tmp_path / "a.nc"
+    field = next(begun(path).glob("data-*")) / "0"
+    field.touch()
+
+    def killed(folder: Path, **_: Any) -> None:
+        for part in Path(folder).rglob("*"):
+            if part.is_file():
+                part.unlink()
+        raise KeyboardInterrupt
+
+    output = PartialOutput(path, REQUEST, 24, fresh=fresh)
+    remove = partial(output.prepare, 3, make) if fresh else output.discard
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove()
+    output._lock.close()
+    assert not field.exists()
+    with PartialOutput(path, REQUEST, 24) as output:
+        assert not output.begun
+
+
+def test_what_is_done_survives_a_record_that_can_not_be_read_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    begun(path)
+
+    def broken(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", broken)
+        with (
+            pytest.raises(DownscaleError, match="Input/output error"),
+            PartialOutput(path, REQUEST, 24) as output,
+        ):
+            output.prepare(3, make)
+    with PartialOutput(path, REQUEST, 24) as output:
+        output.prepare(3, make)
+        assert output.done.tolist() == [False, True, False]
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    begun(tmp_path / "a.zarr")
+    with PartialOutput(tmp_path / "a.zarr", REQUEST, 24) as output:
+        assert output.begun
 
 
 def test_files_of_killed_writers_are_swept(tmp_path: Path) -> None:

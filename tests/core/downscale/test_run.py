@@ -26,7 +26,7 @@ from core.downscale import (
 )
 from core.downscale import pieces as cutting
 from core.downscale import run as runs
-from core.downscale.partial import partial_folder
+from core.downscale.partial import PartialOutput, partial_folder
 from tests.core.downscale.form import OTHER
 from tests.synthetic_store import DOMAIN, make_store
 
@@ -138,6 +138,41 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     with xr.open_dataset(path) as result, xr.open_dataset(whole) as expected:
         assert expected["t2m"].notnull().all()
         xr.testing.assert_identical(result["t2m"].load(), expected["t2m"].load())
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize("per_month", [False, True])
+def test_a_run_killed_when_it_has_named_its_output_has_finished_it(
+    tmp_path: Path, times: np.ndarray, monkeypatch: pytest.MonkeyPatch, suffix: str, per_month: bool
+) -> None:
+    some = make_store(tmp_path / "store.zarr", times[:2], coarse=("t2m",), fine=())
+    path = tmp_path / "out" / f"a{suffix}"
+    options: dict[str, Any] = {"per_month": per_month}
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialOutput, "discard", lambda _: None)
+        for _ in downscale_to_file(some, interpolations()[:1], path, **options):
+            pass
+    assert len(list(path.parent.iterdir())) == 2
+    made = path.with_name(f"a-2016-01{suffix}" if per_month else path.name)
+    written = made.stat().st_mtime_ns
+    assert list(downscale_to_file(some, interpolations()[:1], path, **options)) == []
+    assert list(path.parent.iterdir()) == [made]
+    assert made.stat().st_mtime_ns == written
+    if not per_month:
+        with pytest.raises(DownscaleError, match="exists already"):
+            downscale_to_file(some, interpolations()[:1], path)
+
+
+def test_netcdf_is_made_where_a_later_run_finds_it(tmp_path: Path, times: np.ndarray) -> None:
+    """A killed run leaves no file of which nobody knows."""
+    some = make_store(tmp_path / "store.zarr", times[:2], coarse=("t2m",), fine=())
+    path = tmp_path / "out" / "a.nc"
+    run = downscale_to_file(some, interpolations()[:1], path)
+    assert any(event.label == runs.WRITING for event in run)
+    assert list(path.parent.iterdir()) == [partial_folder(path)]
+    for _ in run:
+        pass
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.usefixtures("small_pieces")
