@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from csv import reader as csv_reader
 from datetime import datetime
 from pathlib import Path
@@ -494,7 +494,8 @@ def fetch_list(
     proxy: ProxyOption = None,
 ) -> None:
     """What can be fetched: archives, networks and targets, or the days and files of one archive."""
-    from core.data.remote import Client, days_in, look_into, read_catalogue, size_in_words
+    from core.data.remote import Client, days_in, look_into, read_catalogue, size_in_words, words_of
+    from core.plural import counted
 
     entries = read_catalogue(catalogue)
     if mirror is not None:
@@ -512,7 +513,7 @@ def fetch_list(
     say(f"{source.url}, {size_in_words(source.size)}")
     days = days_in(source, entries)
     if days:
-        say(f"{len(days)} days: {' '.join(map(str, days))}")
+        say(f"{counted(len(days), 'day')}: {' '.join(words_of(days))}")
     others = [name for name in source.directory.names() if not name.endswith(".pt.zst")]
     for name in others[:LISTED]:
         say(f"  {name}")
@@ -1405,7 +1406,7 @@ def checkpoint_describe(
 
     texts = None if card is None else read_card_texts(card)
     opened = None if store is None else open_store(store)
-    with progress_bar("Ranges") as progress:
+    with nullcontext() if opened is None else progress_bar("Ranges") as progress:
         for path, found in describe_checkpoints(files, texts=texts, store=opened, progress=progress):
             of_hours = "no ranges" if found.ranges is None else f"ranges of {found.ranges.hours} hours"
             say(f"{path}: model card and {of_hours}; SHA-256 without description {file_hash(path)}")

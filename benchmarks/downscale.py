@@ -5,7 +5,9 @@ temporary folder, and prints
 
 - fields (hours x members) per minute of one worker and of two, each with one thread, and their ratio. The
   time of starting the workers does not count: it runs from the first pieces that are done to the last.
-- the peak memory of the command over some hours and over ten times as many, in processes of their own.
+- the peak memory of a serial run over some hours and over ten times as many, in processes of their own.
+
+``speed`` and ``memory`` measure one of the two.
 
 ``python -m benchmarks.downscale month`` downscales a month of a 64 x 64 domain on three workers, kills one of
 them in the middle, and compares all values with those of the serial run. The exit status is 1 where they
@@ -156,7 +158,7 @@ def month(folder: Path) -> bool:
 def main() -> int:
     """Measure, report, and leave nothing behind."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("all", "month"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", "speed", "memory", "month"), default="all")
     parser.add_argument("--hours", type=int, default=480, help="of the runs on workers")
     parser.add_argument(
         "--memory-hours", type=int, default=48, help="of the shorter run whose memory is measured"
@@ -170,10 +172,14 @@ def main() -> int:
         folder = Path(name)
         if options.what == "month":
             return 0 if month(folder) else 1
-        one, two = (throughput(folder, count, options.hours) for count in (1, 2))
-        print(
-            f"fields per minute: {one:.0f} on one worker, {two:.0f} on two, ratio {two / one:.2f}", flush=True
-        )
+        if options.what in ("all", "speed"):
+            one, two = (throughput(folder, count, options.hours) for count in (1, 2))
+            print(
+                f"fields per minute: {one:.0f} on one worker, {two:.0f} on two, ratio {two / one:.2f}",
+                flush=True,
+            )
+        if options.what == "speed":
+            return 0
         make(folder, 10 * options.memory_hours, LARGE)
         short, long = (peak(folder, hours) for hours in (options.memory_hours, 10 * options.memory_hours))
         print(

@@ -109,15 +109,15 @@ def serving(folder: Path) -> Iterator[Served]:
                 headers["Content-Range"] = f"bytes {start}-{stop - 1}/{faults.size or size}"
             if faults.announce:
                 headers["Content-Length"] = str(stop - start + faults.length_off)
+            with lock:  # before the answer begins: the other side may change the faults when it has seen that
+                limit = faults.cut_after if faults.cuts else None
+                faults.cuts = max(0, faults.cuts - 1)
             self.answer(status, headers)
             with path.open("rb") as file:
                 file.seek(start)
-                self.send_blocks(file, start, stop + faults.excess)
+                self.send_blocks(file, start, stop + faults.excess, limit)
 
-        def send_blocks(self, file: Any, start: int, stop: int) -> None:
-            with lock:
-                limit = faults.cut_after if faults.cuts else None
-                faults.cuts = max(0, faults.cuts - 1)
+        def send_blocks(self, file: Any, start: int, stop: int, limit: int | None) -> None:
             at = start
             while at < stop:
                 if faults.block is not None:

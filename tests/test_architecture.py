@@ -24,9 +24,6 @@ FORBIDDEN = {
     "train": {"explorer", "tramontana"},
 }
 # The one place where YAML becomes a typed model that refuses unknown keys.
-ALLOWED = {"core/data/remote/catalogue.py": {"yaml"}}
-
-# The one place where YAML becomes a typed model that refuses unknown keys.
 ALLOWED = {"core/typed_yaml.py": {"yaml"}}
 
 

@@ -100,7 +100,7 @@ def test_only_what_is_missing(run, server):
     assert run("days", "2016-05-02", "--yes", "--target", "UV").status == 0
     ended = run("days", "2016-05-02", "--yes", "--target", "UV", "--target", "2mT", "--parallel", 1)
     assert ended.status == 0
-    assert "Already in data/published: 3 files." in ended.out
+    assert "Already in data/published: 4 files." in ended.out
     assert "In all 1 file: 40 kB" in ended.out
     asked = len(server.requests)
     ended = run("days", "2016-05-02")

@@ -225,6 +225,7 @@ class Series:
     reference : start of the forecast that a field belongs to, likewise
     pole : of a rotated grid
     grid_winds : whether the file says that winds are relative to the grid, None where it doesn't say
+    of_member : whether the file says which ensemble member it is of
     """
 
     predictor: str
@@ -242,6 +243,7 @@ class Series:
     reference: Times | None = field(default=None, repr=False)
     pole: RotatedPole | None = None
     grid_winds: bool | None = None
+    of_member: bool = False
     _remote: bool = field(default=False, repr=False)
     _slab: _Slab | None = field(default=None, repr=False)
 
@@ -436,16 +438,29 @@ def open_files(
                 f"There is no ensemble member {options.number}; "
                 + (f"the files hold number {_listed(held)}." if held else "the files hold no members.")
             )
-        yield [
+        contents = [
             _content(label, [one for one in opened if one.label == label], options)
             for label in dict.fromkeys(one.label for one in opened)
         ]
+        yield contents if options.number is None else _members_first(contents)
 
 
 def members(files: Sequence[str | Path], options: Options = _DEFAULTS) -> tuple[int, ...]:
     """The ensemble members (coordinate ``number``) that files hold, ascending; none for plain files."""
     with ExitStack() as stack:
         return _members(_open_all(files, options, stack))
+
+
+def _members_first(contents: Sequence[FileContent]) -> list[FileContent]:
+    """Without fields of no member, such as those of a single forecast, that the ensemble has itself."""
+    held = {series.predictor for content in contents for series in content.series if series.of_member}
+    return [
+        replace(
+            content,
+            series=tuple(one for one in content.series if one.of_member or one.predictor not in held),
+        )
+        for content in contents
+    ]
 
 
 def _open_all(files: Sequence[str | Path], options: Options, stack: ExitStack) -> list[_Opened]:
@@ -821,6 +836,7 @@ def _series(
         reference=reference,
         pole=place.pole,
         grid_winds=_grid_winds(array),
+        of_member="number" in dataset.variables,
         _remote=one.remote,
     )
     if step is not None and name not in one.starts:

@@ -55,6 +55,12 @@ def open_grib(label: str, path: Path) -> Iterator[list[GribDataset]]:
         warnings.simplefilter("ignore", FutureWarning)
         try:
             starts = _starts(cfgrib, path)
+        except Exception as error:
+            # The reader raises many kinds of exception on damaged files.
+            raise InputError(
+                f"{label} can't be read, it is damaged or incomplete ({_detail(error)}); download it again."
+            ) from error
+        try:
             datasets = cfgrib.open_datasets(
                 str(path),
                 backend_kwargs={"indexpath": f"{folder}/{{short_hash}}.idx", "errors": "raise"},
@@ -63,16 +69,20 @@ def open_grib(label: str, path: Path) -> Iterator[list[GribDataset]]:
             )
             opened = [GribDataset(dataset, _of(dataset, starts)) for dataset in datasets]
         except Exception as error:
-            # The reader raises many kinds of exception on damaged files.
-            detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            # And many where messages don't form tables, such as an ensemble beside a single forecast.
             raise InputError(
-                f"{label} can't be read, it is damaged or incomplete ({detail[:160]}); download it again."
+                f"The messages of {label} can't be put together by cfgrib ({_detail(error)}); split the "
+                "file, for example by variable, level or ensemble member with grib_copy, and name all parts."
             ) from error
         try:
             yield opened
         finally:
             for one in opened:
                 one.dataset.close()
+
+
+def _detail(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _cfgrib(label: str) -> ModuleType:

@@ -96,8 +96,7 @@ def load(label: str, part: xr.DataArray) -> xr.DataArray:
             if attempt:
                 time.sleep(WAIT * 2 ** (attempt - 1))
             try:
-                # A copy each time: loading fills the array that it is called on.
-                return part.copy().load()
+                return part.load()
             except Exception as error:
                 # Which exceptions a failed connection raises depends on the kind of address.
                 failure = error
@@ -119,6 +118,12 @@ def _storage_options(label: str, anonymous: bool) -> dict[str, Any]:
             f"{label} can't be opened, because what reads such addresses is not installed{needed}: "
             "pip install 'tramontana[cloud]'."
         ) from error
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        # Large chunks take their time; only silence ends the wait. Proxies are those of the environment.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+        return {"client_kwargs": {"trust_env": True, "timeout": timeout}}
     if not anonymous:
         return {}
     known: dict[str, dict[str, Any]] = {

@@ -194,6 +194,7 @@ def _client(workers: Workers, stack: ExitStack) -> Any:
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             # Memory is that of PyTorch, which Dask does not manage; --memory bounds it.
             memory_limit=0,
+            preload=["core.downscale.local_worker"],
             silence_logs=logging.CRITICAL,
         )
     )

@@ -26,6 +26,7 @@ from core.data.remote.plan import (
     free_space,
     look_into,
     make_plan,
+    words_of,
 )
 from core.data.remote.transfer import PARALLEL, Progress, fetch, fetch_whole
 from core.data.remote.words import (
@@ -66,4 +67,5 @@ __all__ = [
     "make_plan",
     "read_catalogue",
     "size_in_words",
+    "words_of",
 ]

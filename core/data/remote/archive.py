@@ -155,41 +155,49 @@ class Directory:
         self._infos = archive.infolist()
         self._ends = _ends(self._infos, archive.start_dir)
         self._size = size
+        self._paths = [_slashes(info) for info in self._infos]
         self._by_name: dict[str, list[int]] = defaultdict(list)
         self._by_folder: dict[str, list[int]] = defaultdict(list)
-        for number, info in enumerate(self._infos):
-            if not info.is_dir():
-                folders, _, name = _slashes(info).rpartition("/")
+        for number, path in enumerate(self._paths):
+            if not path.endswith("/") and not path.startswith("__MACOSX/"):
+                folder, _, name = path.rpartition("/")
                 self._by_name[name].append(number)
-                self._by_folder[folders.rpartition("/")[2]].append(number)
+                self._by_folder[folder].append(number)
 
     def names(self) -> list[str]:
         """Names of all files, with slashes."""
-        return [_slashes(info) for info in self._infos if not info.is_dir()]
+        return [path for path in self._paths if not path.endswith("/")]
 
     def find(self, path: str) -> Member | None:
         """The file with this path below any folder, the least deep one if there are several; None if none.
 
         Raises MemberError where two lie equally deep, and where its name, kind or place is not to be trusted.
         """
-        numbers = [
-            n
-            for n in self._by_name[path.rpartition("/")[2]]
-            if f"/{_slashes(self._infos[n])}".endswith(f"/{path}")
-        ]
-        numbers = [n for n in numbers if not _slashes(self._infos[n]).startswith("__MACOSX/")]
+        numbers = [n for n in self._by_name[path.rpartition("/")[2]] if _ends_with(self._paths[n], path)]
         if not numbers:
             return None
-        depth = min(_slashes(self._infos[n]).count("/") for n in numbers)
-        nearest = [n for n in numbers if _slashes(self._infos[n]).count("/") == depth]
-        if len(nearest) > 1:
-            names = " and ".join(repr(self._infos[n].filename) for n in nearest[:2])
-            raise MemberError(f"{self.label} holds {path} more than once: {names}.")
-        return self._member(nearest[0])
+        nearest = self._nearest([self._paths[n] for n in numbers], path)
+        return self._member(next(n for n in numbers if self._paths[n] == nearest))
 
     def files_in(self, folder: str) -> list[Member]:
-        """The files directly in a folder of this name, wherever it is. For errors see :meth:`find`."""
-        return [self._member(number) for number in self._by_folder[folder]]
+        """The files directly in the folder of this name, the least deep one if there are several.
+
+        Files whose names begin with a dot are left out. Raises as :meth:`find`.
+        """
+        folders = [path for path in self._by_folder if _ends_with(path, folder)]
+        if not folders:
+            return []
+        numbers = self._by_folder[self._nearest(folders, folder)]
+        return [self._member(n) for n in numbers if not self._paths[n].rpartition("/")[2].startswith(".")]
+
+    def _nearest(self, paths: Sequence[str], wanted: str) -> str:
+        depth = min(path.count("/") for path in paths)
+        nearest = [path for path in paths if path.count("/") == depth]
+        if len(nearest) > 1:
+            raise MemberError(
+                f"{self.label} holds {wanted} more than once: {nearest[0]!r} and {nearest[1]!r}."
+            )
+        return nearest[0]
 
     def _member(self, number: int) -> Member:
         info = self._infos[number]
@@ -282,6 +290,11 @@ def _readable(label: str) -> Iterator[None]:
 def _slashes(info: zipfile.ZipInfo) -> str:
     """The name as it stands in the archive, with slashes where it has backslashes."""
     return info.orig_filename.replace("\\", "/")
+
+
+def _ends_with(path: str, end: str) -> bool:
+    """Whether the last parts of a path are these."""
+    return f"/{path}".endswith(f"/{end}")
 
 
 def _ends(infos: Sequence[zipfile.ZipInfo], directory: int) -> list[int]:

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from core.assets import asset
 from core.data.remote.words import CatalogueError
+from core.typed_yaml import read_yaml
 
 Kind = Literal["days", "statics", "normalization", "weights", "outputs"]
 RECORD_PATH = "/records/{record}/files/{file}?download=1"
@@ -160,17 +160,5 @@ def read_catalogue(path: str | Path | None = None) -> Catalogue:
 
     Raises CatalogueError, which names the file and every key that is wrong.
     """
-    source = asset("catalogue.yaml") if path is None else Path(path)
-    try:
-        values = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"The catalogue {source} can't be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise CatalogueError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from error
-    try:
-        return Catalogue.model_validate(values)
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()
-        )
-        raise CatalogueError(f"{source} is no valid catalogue: {wrong}.") from error
+    source = asset("catalogue.yaml") if path is None else path
+    return read_yaml(source, Catalogue, "a catalogue", CatalogueError)

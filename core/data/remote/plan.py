@@ -23,6 +23,7 @@ from core.data.remote.words import (
     OfflineError,
     size_in_words,
 )
+from core.plural import counted
 
 ARCHIVES = "archives"
 """Folder for archives that are there as a whole, in the same folder."""
@@ -270,34 +271,30 @@ def make_plan(
             add(search.target, *found, of_day=search.of_day)
         elif not search.optional:
             missing.append(_not_found(search.path, search.archives, library))
-    lists = {}
-    for source in {item.source.name: item.source for item in items.values() if item.of_day}.values():
-        target = catalogue.archives[source.name].metadata
-        if (member := source.directory.find(catalogue.layout.metadata)) is None:
-            library.remarks.append(f"{source.url} holds no {catalogue.layout.metadata}.")
-        elif not _is_present(folder / target, member, verify):
-            lists[target] = Item(target, source, member, _had(folder, target, source, member))
     if wanted.outputs:
-        sources = [library[name] for name in catalogue.holding("outputs")]
-        results = [
-            (source, member)
-            for source in sources
-            if isinstance(source, Source)
-            for member in source.directory.files_in(catalogue.layout.outputs)
-        ]
-        for source, member in results:
-            add(f"{catalogue.layout.outputs}/{member.name.rpartition('/')[2]}", source, member)
-        if not results:
-            unread = {source.name: source for source in sources if isinstance(source, WholeArchive)}
-            whole |= unread
-            if not unread:
-                missing.append(_not_found(catalogue.layout.outputs, catalogue.holding("outputs"), library))
+        outputs = _outputs(library)
+        if isinstance(outputs, WholeArchive):
+            whole[outputs.name] = outputs
+        elif not outputs:
+            missing.append(_not_found(catalogue.layout.outputs, catalogue.holding("outputs"), library))
+        else:
+            for source, member in outputs:
+                add(f"{catalogue.layout.outputs}/{member.name.rpartition('/')[2]}", source, member)
     if missing:
-        raise FetchError(" ".join([*missing[:3], *library.remarks]))
+        more = f" {counted(len(missing) - 3, 'further file')} likewise." if len(missing) > 3 else ""
+        raise FetchError(" ".join([*missing[:3], *library.remarks]) + more)
+    # The lists of hours first: a day that is there is not looked for again, nor is its list.
+    for source in {item.source.name: item.source for item in items.values() if item.of_day}.values():
+        listed = source.directory.find(catalogue.layout.metadata)
+        if listed is None:
+            library.remarks.append(f"{source.url} holds no {catalogue.layout.metadata}.")
+        else:
+            path = catalogue.archives[source.name].metadata
+            add(path, source, listed)
+            items = {path: items.pop(path), **items} if path in items else items
     return Plan(
         folder,
-        # The lists of hours first: a day that is there is not looked for again, nor is its list.
-        (*lists.values(), *items.values()),
+        tuple(items.values()),
         tuple(dict.fromkeys(present)),
         tuple(whole.values()),
         tuple(source for source in library.open.values() if isinstance(source, Source)),
@@ -347,6 +344,17 @@ def days_from(words: Iterable[str]) -> tuple[date, ...]:
     return tuple(days)
 
 
+def words_of(days: Iterable[date]) -> list[str]:
+    """Days in the fewest words that :func:`days_from` understands."""
+    runs: list[list[date]] = []
+    for day in sorted(set(days)):
+        if runs and day - runs[-1][-1] == timedelta(1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return [f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+
+
 def days_in(source: Source, catalogue: Catalogue) -> list[date]:
     """Days of which an archive holds the coarse fields, in order."""
     pattern = re.escape(catalogue.layout.low.rpartition("/")[2])
@@ -394,6 +402,18 @@ def _find(library: _Library, search: _Search) -> tuple[Source, Member] | WholeAr
         elif source is not None and (member := source.directory.find(search.path)) is not None:
             return source, member
     return whole
+
+
+def _outputs(library: _Library) -> list[tuple[Source, Member]] | WholeArchive:
+    """The authors' tables; an archive that can't be looked into only if no other one has any."""
+    catalogue, whole = library.catalogue, None
+    for name in catalogue.holding("outputs"):
+        source = library[name]
+        if isinstance(source, WholeArchive):
+            whole = whole or source
+        elif source is not None and (members := source.directory.files_in(catalogue.layout.outputs)):
+            return [(source, member) for member in members]
+    return whole or []
 
 
 def _is_present(path: Path, member: Member, verify: bool) -> bool:

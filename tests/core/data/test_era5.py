@@ -596,6 +596,33 @@ def test_real_alpine_files(tmp_path, shared_data):
     assert Store.open(tmp_path / "s.zarr").validate() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "variables", "time"),
+    [
+        ("era5_walps_20160101_era5_surface_hourly.nc", ("t2m", "d2m", "u10", "v10"), "time"),
+        ("arpege_0.1deg_SE_20180501_hourly.nc", ("t2m", "d2m", "u10", "v10", "msl"), "valid_time"),
+    ],
+)
+def test_real_states_equal_those_of_scipy(tmp_path, shared_data, name, variables, time):
+    put([shared_data / name], tmp_path / "s.zarr", domain=ITALY, source="some model")
+    coarse = Store.open(tmp_path / "s.zarr").read_coarse()
+    with xr.open_dataset(shared_data / name) as source:
+        chosen = source.sel({time: coarse["time"].values[[0, 13]]}).load()
+    # Coordinates stored as float32 are hundredths of a degree.
+    latitude, longitude = (
+        np.round(chosen[axis].values.astype(float), 2) for axis in ("latitude", "longitude")
+    )
+    place = ITALY.coarse.latitude, ITALY.coarse.longitude
+    for variable in variables:
+        for hour, position in enumerate((0, 13)):
+            field = chosen[variable].values[hour, ::-1]
+            oracle = RegularGridInterpolator((latitude[::-1], longitude), field, bounds_error=False)(place)
+            found = coarse[variable].values[position]
+            assert np.isfinite(oracle).sum() > 100
+            np.testing.assert_array_equal(np.isnan(found), np.isnan(oracle))
+            np.testing.assert_allclose(found, oracle, rtol=1e-6, atol=1e-3)
+
+
 def test_real_forecast_accumulations(tmp_path, shared_data):
     # Not ERA5, but precipitation that accumulates from 00 UTC as ERA5-Land's does.
     path = shared_data / "arpege_0.1deg_SE_20180501_hourly.nc"

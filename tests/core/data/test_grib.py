@@ -195,6 +195,26 @@ def test_members_must_be_chosen(tmp_path):
         ingest_members([plain], tmp_path / "t.zarr", DOMAIN, static=None)
 
 
+def test_a_single_forecast_beside_the_ensemble_is_for_what_that_lacks(tmp_path):
+    times = stamps("2020-03-01T01", 2)
+    ground = [
+        message("z", np.full((LATITUDE.size, LONGITUDE.size), 980.665)),
+        *(message("t2m", np.full((LATITUDE.size, LONGITUDE.size), 250.0), step=(at, at)) for at in (1, 2)),
+        *(message("msl", np.full((LATITUDE.size, LONGITUDE.size), 1e5), step=(at, at)) for at in (1, 2)),
+    ]
+    single = write_grib(tmp_path / "single.grib", ground)
+    path = ensemble(tmp_path / "ens.grib")
+    put([single, path], tmp_path / "s.zarr", number=1)
+    coarse = Store.open(tmp_path / "s.zarr").read_coarse()
+    np.testing.assert_allclose(coarse["t2m"], expected("t2m", times) + 3, atol=1e-3)
+    np.testing.assert_allclose(coarse["msl"], 1e5)
+    np.testing.assert_allclose(coarse["orography"], 100, rtol=1e-6)
+    # In one file they are more than cfgrib can tell apart.
+    path.write_bytes(single.read_bytes() + path.read_bytes())
+    with pytest.raises(Era5Error, match=r"messages of .*ens\.grib can't be put together.*split the file"):
+        put([path], tmp_path / "t.zarr", number=1)
+
+
 def test_files_that_can_not_be_used(tmp_path, monkeypatch):
     whole = write_grib(tmp_path / "t.grib", states("t2m", stamps(hours=2)))
     (tmp_path / "cut.grib").write_bytes(whole.read_bytes()[:-100])

@@ -94,14 +94,14 @@ def test_files_that_are_no_catalogue(tmp_path):
     with pytest.raises(CatalogueError, match="can't be read"):
         read_catalogue(tmp_path / "absent.yaml")
     (tmp_path / "a.yaml").write_text("a: [")
-    with pytest.raises(CatalogueError, match="not valid YAML"):
+    with pytest.raises(CatalogueError, match="as a catalogue in YAML"):
         read_catalogue(tmp_path / "a.yaml")
     (tmp_path / "a.yaml").write_text("- 3")
-    with pytest.raises(CatalogueError, match="no valid catalogue: the file"):
+    with pytest.raises(CatalogueError, match="does not describe a catalogue: the whole"):
         read_catalogue(tmp_path / "a.yaml")
     # A tag that would make an object of Python is refused by the reader of YAML.
     (tmp_path / "a.yaml").write_text("title: !!python/object/apply:os.getcwd []")
-    with pytest.raises(CatalogueError, match="not valid YAML"):
+    with pytest.raises(CatalogueError, match="as a catalogue in YAML"):
         read_catalogue(tmp_path / "a.yaml")
 
 

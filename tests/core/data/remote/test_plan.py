@@ -19,6 +19,7 @@ from core.data.remote import (
     fetch,
     look_into,
     make_plan,
+    words_of,
 )
 from core.data.remote.archive import TAIL
 from tests.core.data.remote.conftest import HIGH, LOW, day_files
@@ -43,6 +44,8 @@ def test_days_come_with_their_list_and_the_normalisation(catalogue, client, tmp_
         "2014/2014-12-28_high_2mT.pt.zst": "sample",
         "normalization_data.pkl": "sample",
     }
+    # The lists of hours come first, because nobody looks for them again when the days are there.
+    assert {item.path for item in plan.items[:2]} == {"metadata.csv", "metadata_2015-2017.csv"}
     sizes = {item.path: item.member.size for item in plan.items}
     assert sizes["2016/2016-05-02_low.pt.zst"] == LOW
     assert sizes["2014/2014-12-28_high_2mT.pt.zst"] == HIGH
@@ -150,6 +153,12 @@ def test_what_is_nowhere(catalogue, client, tmp_path, wanted, error, words):
         make_plan(catalogue, wanted, tmp_path, client)
 
 
+def test_many_missing_days_are_summed_up(catalogue, client, tmp_path):
+    days = tuple(date(2016, 6, day) for day in range(1, 6))
+    with pytest.raises(FetchError, match=r"2016-06-01_low.*2016-06-02_low.* 7 further files likewise\.$"):
+        make_plan(catalogue, Wanted(days=days), tmp_path, client)
+
+
 def test_a_server_without_the_archives(catalogue, client, published, tmp_path):
     (published / "records/12941117/files/pretrained_models.zip").unlink()
     with pytest.raises(FetchError, match=r"the server has none of the archives weights.*404"):
@@ -238,6 +247,12 @@ def test_days_from_words():
         date(2016, 2, 29),
         date(2016, 3, 1),
     )
+
+
+def test_words_of_days():
+    words = ["2016-02-28..2016-03-01", "2016-05-02"]
+    assert words_of(days_from(["2016-05-02", *words])) == words
+    assert words_of([]) == []
 
 
 @pytest.mark.parametrize("word", ["2016-02-30", "tomorrow", "2016-05-02..", "2016-05-02..2016-05-01", ""])
