@@ -319,11 +319,11 @@ def test_unusual_inputs_are_told_of_before_the_run(tmp_path, fixtures):
     other.store.write([HOUR], {name: coarse[[i]] + 50 * (name == "msl") for i, name in enumerate(PREDICTORS)})
     command = ("downscale", published.store.path, "--model", model, "--out")
     assert "Warning" not in call(*command, tmp_path / "usual.nc")
-    assert "Warning: Air pressure at mean sea level of 2020-01-01 06:00 UTC lies outside" in call(
+    assert "Warning: Mean sea level pressure of 2020-01-01 06:00 UTC lies outside" in call(
         "downscale", odd, "--model", model, "--out", tmp_path / "odd.nc"
     )
     both = call("downscale", published.store.path, odd, "--model", model, "--out", tmp_path / "both.nc")
-    assert both.count("Warning: ") == both.count(f"Warning: {odd}: Air pressure") == 1
+    assert both.count("Warning: ") == both.count(f"Warning: {odd}: Mean sea level") == 1
 
 
 @pytest.mark.parametrize(
