@@ -28,9 +28,7 @@ def together(document: Document | None = None) -> Iterator[None]:
         document.add_next_tick_callback(document.unhold)  # before the hold, which would hold this back, too
     document.hold("combine")
     try:
-        # Bokeh looks through all models after every change of their connections; once is enough.
-        with document.models.freeze():
-            yield
+        yield
     finally:
         if locked:
             document.unhold()

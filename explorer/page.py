@@ -12,6 +12,7 @@ from typing import Any
 import panel as pn
 import panel_material_ui as pmui
 from panel.io.resources import LOCAL_DIST
+from panel.util import edit_readonly
 
 from explorer.address import connect, from_query
 from explorer.batch import Delivery, together
@@ -113,6 +114,7 @@ class Explorer:
                     sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
                 )
             ],
+            busy_indicator=None,
             sidebar_width=WIDTH,
             sidebar_resizable=False,
             dark_theme=session.theme == "dark",
@@ -127,6 +129,9 @@ class Explorer:
                 ".logo": {"height": "30px !important"},
             },
         )  # fmt: skip
+        with edit_readonly(self.page):
+            # It follows the whole process otherwise: every page would hear of whatever anybody's page does.
+            self.page.busy = False
         self.page.param.watch(lambda event: self._choose_theme(event.new), "dark_theme")
         session.param.watch(self._update_theme, "theme")
         session.param.watch(self._update_body, ["view", "problem", "opened"])
@@ -294,5 +299,5 @@ def show() -> None:
     pn.state.curdoc.template_variables.setdefault("dist_url", LOCAL_DIST)
     come_back(pn.state.curdoc)
     follow_steps(pn.state.curdoc)
-    with together():
+    with pn.state.curdoc.models.freeze():  # else Bokeh looks through all models for each that is added
         build_safely(sys.argv[1:]).servable(title=TITLE)
