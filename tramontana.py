@@ -637,6 +637,7 @@ def _fetch(
     """Show what will come, ask, and fetch it."""
     from core.data.remote import Client, fetch_whole, make_plan, read_catalogue, size_in_words
     from core.data.remote import fetch as run
+    from core.plural import counted
 
     entries = read_catalogue(catalogue)
     if mirror is not None:
@@ -678,7 +679,7 @@ def _fetch(
             raise typer.Exit(130) from None
         archives = max(plan.archive_bytes, 1)
         say(
-            f"Fetched {len(plan.items)} files into {folder}: {size_in_words(client.transferred)} "
+            f"Fetched {counted(len(plan.items), 'file')} into {folder}: {size_in_words(client.transferred)} "
             f"transferred, {client.transferred / archives:.2%} of the archives."
         )
 
@@ -1151,9 +1152,10 @@ def downscale(
         typer.Option(help="Where the steps lie; by default what suits the sampler (ddim: published)."),
     ] = None,
     hours: Annotated[
-        tuple[datetime, datetime] | None,
+        tuple[str, str] | None,
         typer.Option(
-            help="First and last hour (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M"]
+            metavar="FIRST LAST",
+            help="First and last hour (UTC), 2016-05-01 or 2016-05-01T06; a last day whole.",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test (blocked weeks), or all.")] = "all",
@@ -1192,9 +1194,8 @@ def downscale(
 
     The same command continues a run that was stopped or killed. See docs/downscaling.md for clusters.
     """
-    import numpy as np
-
     from core.data.samples import split_hours
+    from core.data.time_span import time_span
     from core.downscale import (
         NoiseFile,
         Sampling,
@@ -1208,7 +1209,7 @@ def downscale(
     opened = [open_store(store) for store in stores]
     times = split_hours(opened[0].hours, split)
     if hours is not None:
-        first, last = (np.datetime64(hour, "ns") for hour in hours)
+        first, last = time_span(*hours)
         times = times[(times >= first) & (times <= last)]
         if not times.size:
             raise ValueError(f"{stores[0]} has no hour from {hours[0]} to {hours[1]} in the split {split}.")

@@ -177,6 +177,8 @@ def days(tmp_path_factory):
     [
         ((), slice(None)),
         (("--hours", "2020-01-02", "2020-01-03T12"), slice(2, 6)),
+        (("--hours", "2020-01-02", "2020-01-03"), slice(2, 6)),
+        (("--hours", "2020-01-02", "2020-01-03T00"), slice(2, 5)),
         (("--hours", "2020-01-02T06:30", "2020-01-02T23"), slice(3, 4)),
     ],
 )
@@ -204,6 +206,8 @@ def test_hours_of_a_split(tmp_path):
     [
         (("--eta", "0.5"), "dpmpp_2m has no random steps, so eta must be 0"),
         (("--hours", "2021-01-01", "2021-01-02"), "no hour from 2021-01-01"),
+        (("--hours", "2020-01-03", "2020-01-02"), "end 2020-01-02 lies before the start 2020-01-03"),
+        (("--hours", "soon", "2020-01-02"), "'soon' is no date"),
         (("--noise", "absent.nc"), "no noise file at absent.nc"),
         (("--model", "absent.safetensors"), "no checkpoint at absent.safetensors"),
         (("--model", "lapse_rate"), "needs the orography of the coarse model"),
@@ -303,6 +307,23 @@ def test_several_stores_make_a_dimension(tmp_path, days):
     assert "a-YEAR-MONTH.nc: 40 hours of Quadratic interpolation, 2 coarse members" in output
     with xr.open_dataset(tmp_path / "a-2020-01.nc") as dataset:
         assert dataset["t2m"].sizes["number"] == 2
+
+
+def test_unusual_inputs_are_told_of_before_the_run(tmp_path, fixtures):
+    """Standardised values pass for 0 and 1; 50 does not. Of several stores it is said which one it is."""
+    published = Published(tmp_path, fixtures, "ldm_tiny_2mT.io", 0)
+    model = published.imported("UNET_2mT")
+    (tmp_path / "odd").mkdir()
+    other = Published(tmp_path / "odd", fixtures, "ldm_tiny_2mT.io", 0)
+    odd, coarse = other.store.path, other.io["low_res"][0]
+    other.store.write([HOUR], {name: coarse[[i]] + 50 * (name == "msl") for i, name in enumerate(PREDICTORS)})
+    command = ("downscale", published.store.path, "--model", model, "--out")
+    assert "Warning" not in call(*command, tmp_path / "usual.nc")
+    assert "Warning: Mean sea level pressure of 2020-01-01 06:00 UTC lies outside" in call(
+        "downscale", odd, "--model", model, "--out", tmp_path / "odd.nc"
+    )
+    both = call("downscale", published.store.path, odd, "--model", model, "--out", tmp_path / "both.nc")
+    assert both.count("Warning: ") == both.count(f"Warning: {odd}: Mean sea level") == 1
 
 
 @pytest.mark.parametrize(
