@@ -662,7 +662,8 @@ def _fetch(
                 archive = plan.whole[0]
                 say(
                     f"The server sends no parts of files: {archive.remote.url} would have to come as a "
-                    f"whole, {size_in_words(archive.size)}, to {archive.path}."
+                    f"whole, {'' if archive.exact else 'about '}{size_in_words(archive.size)}, "
+                    f"to {archive.path}."
                 )
                 _agree(whole, "--whole")
                 _show_transfer(fetch_whole(archive, folder, client))

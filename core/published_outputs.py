@@ -72,7 +72,7 @@ def read_outputs(path: str | Path) -> list[OutputField]:
             )
         models, networks, variables = (_each(columns[name], _text) for name in COLUMNS[:3])
         times = _times(columns["time_step"])
-        fields = _each(columns["spat_distr"], _field)
+        fields = _fields(columns["spat_distr"], max(4 * size, MAX_BYTES))
     except UnpickleError as error:
         raise OutputsError(f"{path} is no published table of outputs: {error}.") from error
     rows = zip(models, networks, variables, times, fields, strict=True)
@@ -210,10 +210,31 @@ def _text(value: Any) -> str:
     return value
 
 
+def _fields(column: NDArray[Any], most_bytes: int) -> list[NDArray[np.float32]]:
+    """The fields of all rows, which share one where they name the same.
+
+    A pickle may name the same storage in any number of tensors, so what they take is bounded by its size.
+    """
+    read: dict[int, NDArray[np.float32]] = {}
+    for value in column:
+        if id(value) not in read:
+            read[id(value)] = field = _field(value)
+            most_bytes -= field.nbytes + _storage_bytes(value)
+            if most_bytes < 0:
+                raise UnpickleError("its rows take many times the memory of the file")
+    return [read[id(value)] for value in column]
+
+
+def _storage_bytes(value: Any) -> int:
+    """Bytes that had to be gone through for a field that was read."""
+    return len(value.arguments[0].arguments[0]) if value.name.startswith("torch.") else 0
+
+
 def _field(value: Any) -> NDArray[np.float32]:
     # What was not made by PyTorch may be an array of NumPy.
     is_tensor = isinstance(value, Inert) and value.name.startswith("torch.")
     found = tensor(value, most_bytes=MAX_FIELD_BYTES) if is_tensor else array(value)
     if found.ndim != 2 or found.dtype.kind != "f":
         raise UnpickleError(f"a row has no field (y, x), but numbers of the shape {found.shape}")
-    return np.ascontiguousarray(found, np.float32)
+    # A copy, or a small view would hold the storage that it lies in.
+    return np.array(found, np.float32, order="C")

@@ -32,6 +32,7 @@ class Faults:
     excess : bytes that are sent beyond the part
     damage : positions in the file whose bytes are sent wrong
     headers : further headers of every answer
+    moved : paths whose files are sent as the body of a redirect to another path
     block : called before every block of a body, with the path
     """
 
@@ -47,6 +48,7 @@ class Faults:
     excess: int = 0
     damage: frozenset[int] = frozenset()
     headers: dict[str, str] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
     block: Any = None
 
 
@@ -98,6 +100,8 @@ def serving(folder: Path) -> Iterator[Served]:
             size = path.stat().st_size
             asked, start, stop, status = self.headers.get("Range"), 0, size, 200
             headers = dict(faults.headers) | ({} if faults.etag is None else {"ETag": faults.etag})
+            if self.path in faults.moved:
+                status, headers["Location"] = 302, faults.moved[self.path]
             valid = self.headers.get("If-Range") in (None, faults.etag)
             if faults.ranges and asked and valid:
                 first, last = asked.removeprefix("bytes=").split("-")

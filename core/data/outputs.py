@@ -32,6 +32,9 @@ FORMAT = 1
 COARSE_MODEL, TRUTH_MODEL = "ERA5", "COSMO-CLM"
 """What the tables call the input and the truth, which a store has from the days themselves."""
 
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""What zarr and its codecs raise on groups that are damaged or incomplete."""
+
 _OURS = {VARIABLES[name].published_name: name for name in TARGETS}
 
 
@@ -93,11 +96,17 @@ def ingest_outputs(file: str | Path, store: str | Path) -> OutputsReport:
             f"{_show(strange[0])}; ingest their days to see them."
         )
     content = file.read_bytes()
-    made = {}
+    named: dict[str, tuple[str, str]] = {}
+    # All of it is looked through before the first group is written.
     for (model, network), times in models.items():
         name = re.sub(r"[^a-z0-9]+", "-", f"{model} {network}".lower()).strip("-")
-        if not name or name in made:
+        if not name or name in named:
             raise OutputsError(f"{file} has a model called {model!r}, which can't be told from others.")
+        named[name] = model, network
+        _check_complete(times, model, file)
+    made = {}
+    for name, (model, network) in named.items():
+        times = models[model, network]
         label = f"Published {model} {network} (authors' output)"
         digest = hashlib.sha256(f"{model}\n{network}\n".encode() + content).hexdigest()
         _write(opened, name, _dataset(opened, times, label, model, file, digest))
@@ -130,9 +139,13 @@ def open_output(store: Store, name: str) -> xr.Dataset:
         dataset: xr.Dataset = xr.open_zarr(
             str(store.path), group=f"{GROUP}/{name}", consolidated=False, chunks=None
         )
-    except (OSError, ValueError, KeyError) as error:
+        fits = store.domain.fine.matches(dataset["x"].values, dataset["y"].values)
+        whole = "time" in dataset.coords and any(target in dataset for target in TARGETS)
+    except _UNREADABLE as error:
         raise StoreError(f"/{GROUP}/{name} of {store.path} can't be read: {error}") from error
-    if not store.domain.fine.matches(dataset["x"].values, dataset["y"].values):
+    if not whole:
+        raise StoreError(f"/{GROUP}/{name} of {store.path} lacks fields or their hours; ingest it again.")
+    if not fits:
         raise StoreError(f"/{GROUP}/{name} of {store.path} does not lie on its fine grid; ingest it again.")
     return dataset
 
@@ -140,7 +153,7 @@ def open_output(store: Store, name: str) -> xr.Dataset:
 def _attrs(place: Path) -> dict[str, Any]:
     try:
         return dict(zarr.open_group(str(place), mode="r", use_consolidated=False).attrs)
-    except (OSError, ValueError, KeyError):  # it went while we looked, or is something else
+    except _UNREADABLE:  # it went while we looked, or is something else
         return {}
 
 
@@ -164,6 +177,14 @@ def _check(row: OutputField, store: Store, file: Path) -> None:
             f"{what} ranges from {valid.min():g} to {valid.max():g}; possible values are {low:g} to {high:g} "
             f"{variable.units}."
         )
+
+
+def _check_complete(times: Mapping[np.datetime64, Mapping[str, OutputField]], model: str, file: Path) -> None:
+    """Raise OutputsError where a variable is there at some hours only."""
+    names = [name for name in TARGETS if any(name in fields for fields in times.values())]
+    for time in sorted(times):
+        if lacking := [name for name in names if name not in times[time]]:
+            raise OutputsError(f"{file} has no {', '.join(lacking)} of {model} at {_show(time)}.")
 
 
 def _compare(truth: Iterable[OutputField], store: Store) -> list[str]:
@@ -191,10 +212,7 @@ def _dataset(
     digest: str,
 ) -> xr.Dataset:
     grid, stamps = store.domain.fine, sorted(times)
-    names = [name for name in TARGETS if any(name in fields for fields in times.values())]
-    for time in stamps:
-        if lacking := [name for name in names if name not in times[time]]:
-            raise OutputsError(f"{file} has no {', '.join(lacking)} of {model} at {_show(time)}.")
+    names = [name for name in TARGETS if name in times[stamps[0]]]
     data = {
         name: (
             ("time", "y", "x"),

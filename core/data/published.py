@@ -41,6 +41,7 @@ from core.data.published_units import to_si
 from core.data.samples import MeanStd
 from core.data.store import HOURS_PER_SHARD, Store
 from core.domain import ITALY, Domain, DomainError
+from core.evaluation.files import claimed
 from core.plural import are, counted
 from core.published_normalization import read_published_statistics
 from core.variables import PREDICTORS, TARGETS, VARIABLES
@@ -122,7 +123,8 @@ def ingest(
     Raises
     ------
     PublishedError
-        where a file is missing or damaged, the files don't fit together, or ``out`` can't be continued.
+        where a file is missing or damaged, the files don't fit together, ``out`` can't be continued, or
+        another process writes it.
     NormalizationError
         where the file of statistics is absent, damaged or lacks a variable.
     StoreError
@@ -138,14 +140,14 @@ def ingest(
             "fetch normalization`."
         )
     chosen = _choose_days(layout.days, folder, days, start, end)
-    existing = Store.open(out, mode="a") if out.exists() else None
     static = read_published_static(layout)
     scratch = out.with_name(f".{out.name}.unpacked")
-    shutil.rmtree(scratch, ignore_errors=True)
     try:
-        scratch.mkdir(parents=True)
         with ExitStack() as opened:
+            if not opened.enter_context(claimed(scratch / "lock")):
+                raise PublishedError(f"Another process writes {out}; wait for it.")
             opened.callback(shutil.rmtree, scratch, ignore_errors=True)
+            existing = Store.open(out, mode="a") if out.exists() else None
             predictors, domain = _first_look(chosen, existing, static, folder, scratch)
             held, more = _choose_targets(chosen, existing, targets)
             plan = _Plan.make(predictors, held, domain, normalization, static)

@@ -15,6 +15,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from filecmp import cmp
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,9 +92,9 @@ class Layout:
         Raises PublishedError where several differ, as they may when archives were unpacked side by side.
         """
         found = self.files.get(name, ())
-        if len({path.read_bytes() for path in found}) > 1:
+        if other := next((path for path in found[1:] if not cmp(found[0], path, shallow=False)), None):
             raise PublishedError(
-                f"{found[0]} and {found[1]} differ. Keep the one that belongs to the days, or name the "
+                f"{found[0]} and {other} differ. Keep the one that belongs to the days, or name the "
                 "folder "
                 "that it lies in."
             )
@@ -160,11 +162,8 @@ def _read_metadata(path: Path, listed: dict[str, dict[np.datetime64, int]]) -> N
             if lacking := needed - set(rows.fieldnames or ()):
                 raise PublishedError(f"{path} lacks the columns {', '.join(sorted(lacking))}.")
             for row in rows:
-                time, hour = np.datetime64(row["ref_time"], "ns"), int(float(row["hour"]))
-                if np.isnat(time):
-                    raise ValueError("an empty time stamp")
                 name = re.split(r"[/\\]", row["files_path_low"])[-1]
-                listed.setdefault(name, {})[time] = hour
+                listed.setdefault(name, {}).update([_listed_hour(row, name)])
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
         if isinstance(error, PublishedError):
             raise
@@ -173,6 +172,18 @@ def _read_metadata(path: Path, listed: dict[str, dict[np.datetime64, int]]) -> N
             "or "
             "get it again."
         ) from error
+
+
+def _listed_hour(row: Mapping[str, str], name: str) -> tuple[np.datetime64, int]:
+    """(time stamp, hour in the file) of a row. Raises ValueError where they don't belong together."""
+    stamp, hour = datetime.fromisoformat(row["ref_time"]), float(row["hour"])
+    if stamp.tzinfo is not None:
+        stamp = stamp.astimezone(UTC).replace(tzinfo=None)
+    if (hour, 0, 0, 0) != (stamp.hour, stamp.minute, stamp.second, stamp.microsecond):
+        raise ValueError(f"{row['ref_time']} is given as hour {row['hour']}")
+    if (match := _LOW.fullmatch(name)) and match[1] != str(stamp.date()):
+        raise ValueError(f"{row['ref_time']} is said to be in {name}")
+    return np.datetime64(stamp, "ns"), int(hour)
 
 
 class DayFile:
@@ -284,7 +295,9 @@ def _decompress(path: Path, plain: Path) -> None:
             if known and stated > MAX_DAY_BYTES:
                 raise _too_large(path)
             packed.seek(0)
-            reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(packed)
+            reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(
+                packed, read_across_frames=True
+            )
             written = 0
             with plain.open("wb") as target:
                 while chunk := reader.read(_CHUNK):
@@ -292,7 +305,8 @@ def _decompress(path: Path, plain: Path) -> None:
                     if written > MAX_DAY_BYTES:
                         raise _too_large(path)
                     target.write(chunk)
-            if known and written != stated:
+            # Several frames may follow each other, of which the first one's size is known.
+            if known and written < stated:
                 raise PublishedError(f"{path} is truncated. {again}")
     except zstandard.ZstdError as error:
         raise PublishedError(

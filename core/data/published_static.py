@@ -21,7 +21,8 @@ FILES = {
     "latitude": "lat_2km_domain_trim_EPSG3035.tif",
 }
 LEGEND = "unknown: the published files do not say what the 16 classes are"
-MOST_PIXELS = 10**8
+MOST_VALUES = 10**8
+"""Pixels times bands; those of the published land cover are 6 million."""
 _LATITUDE_TOLERANCE = 0.1
 """Degrees by which the latitudes may miss those of the grid; the published grid has steps of 0.02."""
 _BARE = 1e-3
@@ -113,10 +114,11 @@ def read_published_static(layout: Layout) -> PublishedStatic:
 
 def _read(path: Path, bands: int) -> _Raster:
     try:
-        with rasterio.open(path) as source:
+        # No other driver: some formats are lists of other files and of addresses.
+        with rasterio.open(path, driver="GTiff") as source:
             if source.count != bands:
                 raise PublishedError(f"{path} has {source.count} bands instead of {bands}.")
-            if source.width * source.height > MOST_PIXELS:
+            if source.width * source.height * bands > MOST_VALUES:
                 raise PublishedError(
                     f"{path} has {source.height} x {source.width} pixels, too many for a grid."
                 )

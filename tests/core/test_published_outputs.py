@@ -126,3 +126,32 @@ def test_a_tensor_that_reaches_out_of_its_storage(tmp_path: Path) -> None:
     path.write_bytes(data.replace(shape, b"K\x09K\x04\x86"))
     with pytest.raises(OutputsError, match=r"of the shape \(9, 4\) has other numbers"):
         read_outputs(path)
+
+
+def test_rows_of_one_tensor_share_it_and_views_keep_no_storage(tmp_path: Path) -> None:
+    batch = torch.zeros(2, 300, 400)
+    found = read_outputs(save(tmp_path / "t.pkl", row(spat_distr=batch[0]), row(spat_distr=batch[1, :2])))
+    assert [item.values.base for item in found] == [None, None]
+    same = torch.ones(300, 400)
+    found = read_outputs(save(tmp_path / "t.pkl", *[row(spat_distr=same)] * 5))
+    assert len({id(item.values) for item in found}) == 1
+
+
+def test_many_tensors_of_one_storage_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file can't fill the memory by naming the same numbers again and again."""
+
+    class Repeated:
+        def __init__(self, storage: Any) -> None:
+            self.storage = storage
+
+        def __reduce__(self) -> Any:
+            return torch._utils._rebuild_tensor_v2, (self.storage, 0, (500, 500), (500, 1), False, {})
+
+    storage = torch.zeros(500, 500).storage()
+    path = save(tmp_path / "t.pkl", *[row(spat_distr=Repeated(storage)) for _ in range(100)])
+    assert path.stat().st_size < 2_000_000
+    monkeypatch.setattr("core.published_outputs.MAX_BYTES", 20_000_000)
+    with pytest.raises(OutputsError, match="many times the memory of the file"):
+        read_outputs(path)
+    monkeypatch.undo()
+    assert len(read_outputs(path)) == 100

@@ -8,7 +8,6 @@ that member and checks its CRC.
 from __future__ import annotations
 
 import io
-import lzma
 import os
 import re
 import shutil
@@ -32,12 +31,20 @@ if TYPE_CHECKING:
 
 TAIL = 1 << 14
 """Bytes at the end of an archive that are read first; a small archive's whole directory lies in them."""
-LARGEST_DIRECTORY = 1 << 28
-METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+LARGEST_DIRECTORY = 1 << 25
+"""Bytes of a directory that is read, before anybody was asked; that of 300 000 members is smaller."""
+METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Of the others zipfile unpacks each block at once, so that some kB can fill the memory."""
+
+
+class NotFetchedError(OSError):
+    """Bytes of an archive that no region has."""
+
+
 DAMAGE = (
+    NotFetchedError,
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     struct.error,
     EOFError,
     NotImplementedError,
@@ -64,7 +71,7 @@ class Regions(io.RawIOBase):
     size : length of the file
     regions : (start, stop, read) of each region; where they overlap the first one is read
     more : called with the start and stop of bytes that no region has, for all of these bytes; None: they
-        can't be read and OSError is raised
+        can't be read and NotFetchedError is raised
     """
 
     def __init__(self, size: int, regions: Sequence[Region], more: Read | None = None) -> None:
@@ -104,7 +111,7 @@ class Regions(io.RawIOBase):
             if first <= start < end:
                 return read(start, min(stop, end))
         if self._more is None:
-            raise OSError(f"the bytes at {start} were not fetched")
+            raise NotFetchedError(f"it points to the bytes at {start}, which are not its own")
         # What a later region holds is not fetched twice.
         return self._more(start, min([stop, *(first for first, _, _ in self._regions if first > start)]))
 
@@ -187,8 +194,15 @@ class Directory:
         folders = [path for path in self._by_folder if _ends_with(path, folder)]
         if not folders:
             return []
-        numbers = self._by_folder[self._nearest(folders, folder)]
-        return [self._member(n) for n in numbers if not self._paths[n].rpartition("/")[2].startswith(".")]
+        found: dict[str, Member] = {}
+        for number in self._by_folder[self._nearest(folders, folder)]:
+            path = self._paths[number]
+            if path.rpartition("/")[2].startswith("."):
+                continue
+            if path in found:
+                raise MemberError(f"{self.label} holds {path!r} more than once.")
+            found[path] = self._member(number)
+        return list(found.values())
 
     def _nearest(self, paths: Sequence[str], wanted: str) -> str:
         depth = min(path.count("/") for path in paths)
@@ -315,6 +329,8 @@ def _check(info: zipfile.ZipInfo, label: str) -> None:
         wrong = "its name holds backslashes"
     elif ".." in name.split("/"):
         wrong = "its name leads out of its folder"
+    elif name.rpartition("/")[2] == ".":
+        wrong = "its name is that of a folder"
     elif not name.isprintable():
         wrong = "its name holds control characters"
     elif kind == stat.S_IFLNK:

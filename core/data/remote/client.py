@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from random import uniform
 from types import TracebackType
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 
@@ -56,6 +57,17 @@ class _Later(Exception):
         self.unreachable = unreachable
 
 
+class _Session(requests.Session):
+    """A session that leaves redirects to its user; requests would read their bodies, however long."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+    def leads_to(self, response: requests.Response) -> str | None:
+        """Where a redirect leads; None for any other answer."""
+        return super().get_redirect_target(response)
+
+
 class Client:
     """Asks servers for files and parts of files; for use by several threads at once.
 
@@ -86,7 +98,7 @@ class Client:
         self._transferred = 0
         self._not_before = 0.0
         self._own = threading.local()
-        self._sessions: list[requests.Session] = []
+        self._sessions: list[_Session] = []
 
     def __enter__(self) -> Client:
         return self
@@ -125,8 +137,7 @@ class Client:
                     # No more of it is read than was asked for, whatever is sent.
                     self._count(len(next(response.iter_content(4), b"")))
                     return RemoteFile(url, size, etag, ranges=True)
-                length = response.headers.get("Content-Length", "")
-                return RemoteFile(url, int(length) if length.isdigit() else None, etag, ranges=False)
+                return RemoteFile(url, _number(response.headers.get("Content-Length")), etag, ranges=False)
 
         return self._persist(attempt, url, note=note)
 
@@ -164,12 +175,19 @@ class Client:
                 self._put_off(later, failures, remote.url, note, cancelled)
 
     def whole(
-        self, remote: RemoteFile, *, cancelled: threading.Event | None = None, note: Note | None = None
+        self,
+        remote: RemoteFile,
+        most: int,
+        *,
+        cancelled: threading.Event | None = None,
+        note: Note | None = None,
     ) -> Iterator[bytes | None]:
         """All bytes of a file whose server sends no parts; None where it has to begin anew.
 
-        Raises as :meth:`chunks`; ServerError where the length is not what was announced.
+        Raises as :meth:`chunks`; ServerError where the length is not what was announced, or where more than
+        ``most`` bytes come of a file whose length was not.
         """
+        most = most if remote.size is None else remote.size
         failures = 0
         while True:
             try:
@@ -182,6 +200,11 @@ class Client:
                         if cancelled is not None and cancelled.is_set():
                             raise Cancelled
                         received += len(chunk)
+                        if received > most:
+                            raise ServerError(
+                                f"{remote.url}: more bytes came than the {most} "
+                                f"{'awaited at most' if remote.size is None else 'announced'}."
+                            )
                         yield chunk
                 if remote.size is not None and received != remote.size:
                     raise ServerError(
@@ -204,8 +227,8 @@ class Client:
             if remote.etag and etag and etag != remote.etag:
                 raise ChangedArchiveError(_changed(remote, f"its ETag was {remote.etag} and is {etag}"))
             if response.status_code != 206:
-                length = response.headers.get("Content-Length", "")
-                if response.status_code == 200 and length.isdigit() and int(length) != remote.size:
+                length = _number(response.headers.get("Content-Length"))
+                if response.status_code == 200 and length not in (None, remote.size):
                     raise ChangedArchiveError(
                         _changed(remote, f"it had {remote.size} bytes and has {length}")
                     )
@@ -241,14 +264,7 @@ class Client:
     def _get(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         """An answer, its body not yet read; faults that pass are _Later."""
         try:
-            response = self._session().get(
-                url,
-                # Compressed on the way, the bytes would be others than those of the archive.
-                headers={"Accept-Encoding": "identity", **headers},
-                stream=True,
-                timeout=self._timeout,
-                proxies=self._proxies,
-            )
+            response = self._follow(url, headers)
         except requests.exceptions.SSLError as error:
             raise ServerError(
                 f"{_host(url)} could not prove who it is ({_cause(error)}). Behind a proxy that inspects "
@@ -268,14 +284,33 @@ class Client:
             self._check(response, url)
             yield response
 
+    def _follow(self, url: str, headers: dict[str, str]) -> requests.Response:
+        """The answer at the end of all redirects; the bodies of these are not read, as requests would."""
+        session, address = self._session(), url
+        for _ in range(session.max_redirects):
+            response = session.get(
+                address,
+                # Compressed on the way, the bytes would be others than those of the archive.
+                headers={"Accept-Encoding": "identity", **headers},
+                stream=True,
+                timeout=self._timeout,
+                proxies=self._proxies,
+            )
+            target = session.leads_to(response)
+            if target is None:
+                return response
+            response.close()
+            address = urljoin(address, target)
+            if urlsplit(url).scheme == "https" and urlsplit(address).scheme != "https":
+                raise ServerError(f"{url} leads to {address}, which is not encrypted; it is not followed.")
+        raise requests.exceptions.TooManyRedirects
+
     def _check(self, response: requests.Response, url: str) -> None:
         status = response.status_code
         if status in PASSING:
             raise _Later(
                 f"{_host(url)} answered {status} {response.reason}", after=_retry_after(response.headers)
             )
-        if url.startswith("https:") and not response.url.startswith("https:"):
-            raise ServerError(f"{url} leads to {response.url}, which is not encrypted; it is not followed.")
         if status in (404, 410):
             raise NotThereError(f"The server has no {url} ({status}).")
         if status not in (200, 206, 416):
@@ -347,10 +382,10 @@ class Client:
         with self._lock:
             self._transferred += received
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._own, "session", None)
+    def _session(self) -> _Session:
+        session: _Session | None = getattr(self._own, "session", None)
         if session is None:
-            session = requests.Session()
+            session = _Session()
             session.headers["User-Agent"] = _user_agent()
             self._own.session = session
             with self._lock:
@@ -395,19 +430,25 @@ def _content_range(response: requests.Response, url: str) -> tuple[int, int, int
     unit, _, rest = text.partition(" ")
     span, _, size = rest.partition("/")
     first, _, last = span.partition("-")
-    if unit != "bytes" or not (first.isdigit() and last.isdigit() and size.isdigit()):
+    start, end, length = _number(first), _number(last), _number(size)
+    if unit != "bytes" or start is None or end is None or length is None:
         raise ServerError(f"{url}: the server sent a part without saying which ({text!r}).")
-    return int(first), int(last) + 1, int(size)
+    return start, end + 1, length
+
+
+def _number(text: str | None) -> int | None:
+    """A whole number of a header; None for anything else, however many or strange its digits are."""
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _retry_after(headers: requests.structures.CaseInsensitiveDict[str]) -> float | None:
     """Seconds that a server asks to wait, given as a number, as a date, or as the end of its count."""
     text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
-        return float(text)
-    reset = headers.get("X-RateLimit-Reset", "").strip()
-    if not text and reset.isdigit():
-        return max(0.0, float(reset) - time.time())
+    if (seconds := _number(text)) is not None:
+        return float(seconds)
+    reset = _number(headers.get("X-RateLimit-Reset", "").strip())
+    if not text and reset is not None:
+        return max(0.0, reset - time.time())
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:

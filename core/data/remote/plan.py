@@ -23,6 +23,7 @@ from core.data.remote.words import (
     OfflineError,
     size_in_words,
 )
+from core.evaluation.files import claimed
 from core.plural import counted
 
 ARCHIVES = "archives"
@@ -101,12 +102,30 @@ class Item:
 
 @dataclass(frozen=True)
 class WholeArchive:
-    """An archive whose server sends no parts of files, so that all of it has to come."""
+    """An archive whose server sends no parts of files, so that all of it has to come.
+
+    Attributes
+    ----------
+    name : its key in the catalogue
+    remote : where it is
+    size : its length in bytes as the server says, or about that as the catalogue does
+    path : where it will lie
+    """
 
     name: str
     remote: RemoteFile
     size: int
     path: Path
+
+    @property
+    def exact(self) -> bool:
+        """Whether the server said how long it is."""
+        return self.remote.size is not None
+
+    @property
+    def most(self) -> int:
+        """Bytes that may come at most."""
+        return self.size if self.exact else self.size + self.size // 4
 
 
 @dataclass(frozen=True)
@@ -241,20 +260,27 @@ def make_plan(
 
     Raises FetchError: CatalogueError for names that the catalogue does not know, OfflineError, ServerError,
     MemberError, ChangedArchiveError where a half-fetched member belongs to another version of its archive,
-    FetchError itself where something is in none of the archives.
+    FetchError itself where something is in none of the archives, or where what another process is fetching
+    would be thrown away.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise FetchError(f"{folder} is a file; name a folder for what is fetched.")
-    if restart:
-        shutil.rmtree(folder / WORK, ignore_errors=True)
+    if restart and (folder / WORK).is_dir():
+        with claimed(folder / WORK / "lock") as alone:
+            if not alone:
+                raise FetchError(f"Another process fetches into {folder}; wait for it.")
+            shutil.rmtree(folder / WORK, ignore_errors=True)
     library = _Library(catalogue, folder, client, note)
     items: dict[str, Item] = {}
     present: list[str] = []
     whole: dict[str, WholeArchive] = {}
     missing: list[str] = []
+    sources_of_days: dict[str, Source] = {}
 
     def add(path: str, source: Source, member: Member, *, of_day: bool = False) -> None:
+        if of_day:
+            sources_of_days[source.name] = source
         if _is_present(folder / path, member, verify):
             present.append(path)
         else:
@@ -284,7 +310,7 @@ def make_plan(
         more = f" {counted(len(missing) - 3, 'further file')} likewise." if len(missing) > 3 else ""
         raise FetchError(" ".join([*missing[:3], *library.remarks]) + more)
     # The lists of hours first: a day that is there is not looked for again, nor is its list.
-    for source in {item.source.name: item.source for item in items.values() if item.of_day}.values():
+    for source in sources_of_days.values():
         listed = source.directory.find(catalogue.layout.metadata)
         if listed is None:
             library.remarks.append(f"{source.url} holds no {catalogue.layout.metadata}.")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import queue
-import shutil
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,8 +158,10 @@ def fetch(plan: Plan, client: Client, *, parallel: int = PARALLEL) -> Generator[
         if damaged:
             others = f" {counted(len(damaged) - 1, 'further member')} likewise." if len(damaged) > 1 else ""
             raise MemberError(f"{damaged[0]}{others} It was not kept; the rest was.")
-    if not any(entry.is_dir() for entry in work.iterdir()):
-        shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):
+        # Nothing but empty: another process may have begun in it meanwhile.
+        (work / "lock").unlink()
+        work.rmdir()
 
 
 def _transfer(plan: Plan, client: Client, parallel: int) -> Generator[Progress, None, list[MemberError]]:
@@ -212,16 +213,17 @@ def _unpack_local(item: Item, archive: Path, folder: Path) -> None:
 def fetch_whole(archive: WholeArchive, folder: Path, client: Client) -> Generator[Progress, None, None]:
     """Fetch an archive as a whole from a server that sends no parts, to where :func:`make_plan` looks for it.
 
-    It can't be resumed: such a server begins anew. Raises the errors of :func:`fetch`.
+    It can't be resumed: such a server begins anew. Raises the errors of :func:`fetch`; ServerError where far
+    more comes than was said.
     """
-    check_room(folder, archive.size)
+    check_room(folder, archive.most)
     temporary = archive.path.with_name(f".{archive.path.name}.partial")
     notes: list[str] = []
     with _disk_errors(folder):
         archive.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                for chunk in client.whole(archive.remote, note=notes.append):
+                for chunk in client.whole(archive.remote, archive.most, note=notes.append):
                     if chunk is None:
                         file.seek(0)
                         file.truncate()

@@ -112,6 +112,9 @@ def test_other_grids_and_values_are_refused(store: Store, tmp_path: Path) -> Non
     refused(output_rows(store, {"ERA5": 0.0, "COSMO-CLM": 0.0}), "no field of a model")
     wind = output_rows(store, {"UNET": 0.0}, "UV")
     refused(wind.drop(wind.index[1]), "has no v10 of UNET at 2014-12-28 03:00 UTC")
+    two = output_rows(store, {"UNET": 0.0, "LDM_res": 0.0}, "UV")
+    refused(two.drop(two.index[-3]), "has no u10 of LDM_res at 2016-05-02 12:00 UTC")
+    refused(output_rows(store, {"UNET": 0.0, "unet": 0.0}), "model called 'unet', which can't be told")
     with pytest.raises(StoreError, match="no store"):
         ingest_outputs(save(table, tmp_path), tmp_path / "absent.zarr")
 
@@ -122,3 +125,17 @@ def test_a_group_of_something_else_is_left_out(store: Store, tmp_path: Path) -> 
     assert [item.label for item in stored_outputs(store)] == ["Published LDM_res 2mT (authors' output)"]
     with pytest.raises(StoreError, match="holds no outputs called unet-2mt"):
         StoredOutput(store, "unet-2mt")
+
+
+@pytest.mark.parametrize("damage", ["group", "x", "time", "t2m", "chunks"])
+def test_a_damaged_group_does_not_keep_the_others_away(store: Store, tmp_path: Path, damage: str) -> None:
+    ingest_outputs(save(output_rows(store, MODELS), tmp_path), store.path)
+    place = store.path / "outputs" / "unet-2mt"
+    if damage == "group":
+        (place / "zarr.json").write_text("[]")
+    elif damage == "chunks":
+        for path in (place / "x" / "c").rglob("*"):
+            path.write_bytes(b"junk")
+    else:
+        shutil.rmtree(place / damage)
+    assert [item.label for item in stored_outputs(store)] == ["Published LDM_res 2mT (authors' output)"]

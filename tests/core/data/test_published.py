@@ -297,6 +297,7 @@ def _day(content: Any) -> Callable[[Path], None]:
 
 LOW = "2016/2016-05-02_low.pt.zst"
 FIELD = torch.zeros(12, 8)
+LIST = b"ref_time,files_path_low,hour\n"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +317,14 @@ FIELD = torch.zeros(12, 8)
         (_day({1: dict.fromkeys("abc", FIELD)}), "none of the predictors"),
         (_write("metadata.csv", b"ref_time,hour\n"), "lacks the columns files_path_low"),
         (_write("metadata.csv", b"ref_time,files_path_low,hour\nsoon,a,1\n"), "metadata.csv can't be"),
+        (_write("metadata.csv", LIST + b"2016-05-02 12:00:00,a_low,inf\n"), "given as hour inf"),
+        (_write("metadata.csv", LIST + b"2016-05-02 12:00:00,a_low,11\n"), "given as hour 11. Remove it"),
+        (_write("metadata.csv", LIST + b"2016-05-02 12:30:00,a_low,12\n"), "given as hour 12"),
+        (_write("metadata.csv", LIST + b"12016-05-02 12:00:00,a_low,12\n"), "metadata.csv can't be"),
+        (
+            _write("metadata.csv", LIST + b"2016-05-03 12:00:00,x/2016-05-02_low.pt.zst,12\n"),
+            "said to be in 2016-05-02_low.pt.zst",
+        ),
         (_write("static_var/lat_2km_domain_trim_EPSG3035.tif", b"II*"), "no readable GeoTIFF"),
     ],
 )
@@ -420,3 +429,46 @@ def test_nothing_in_the_files_is_executed(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PublishedError):
         ingest(folder, tmp_path / "out.zarr", days="2016-05-02")
     assert not marker.exists()
+
+
+def test_a_static_field_is_no_list_of_other_files(folder: Path, tmp_path: Path) -> None:
+    """GDAL knows formats that name files and addresses to read instead."""
+    path = folder / "static_var" / FILES["latitude"]
+    path.rename(tmp_path / "secret.tif")
+    path.write_text(
+        '<VRTDataset rasterXSize="64" rasterYSize="96"><VRTRasterBand dataType="Float32" band="1">'
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{tmp_path / "secret.tif"}</SourceFilename>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(PublishedError, match="no readable GeoTIFF"):
+        ingest(folder, tmp_path / "out.zarr")
+
+
+def test_a_static_field_that_would_fill_the_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.published_static.MOST_VALUES", 96 * 64 * 15)
+    with pytest.raises(PublishedError, match=r"land_cover.* has 96 x 64 pixels, too many"):
+        ingest(folder, tmp_path / "out.zarr")
+
+
+def test_a_file_of_several_frames(folder: Path, source: Store, tmp_path: Path) -> None:
+    """As programs write that compress on several processors."""
+    plain = zstandard.ZstdDecompressor().decompress((folder / LOW).read_bytes())
+    pack = zstandard.ZstdCompressor().compress
+    (folder / LOW).write_bytes(pack(plain[:5000]) + pack(plain[5000:]))
+    ingest(folder, tmp_path / "out.zarr")
+    check(Store.open(tmp_path / "out.zarr"), source)
+
+
+def test_two_processes_do_not_write_one_store(folder: Path, tmp_path: Path) -> None:
+    seen = []
+
+    def other(done: int, of: int) -> None:
+        with pytest.raises(PublishedError, match=r"Another process writes .*out\.zarr"):
+            ingest(folder, tmp_path / "out.zarr")
+        seen.append(done)
+
+    ingest(folder, tmp_path / "out.zarr", progress=other)
+    assert seen
+    assert {path.name for path in tmp_path.iterdir()} == {"Corsica", "out.zarr"}

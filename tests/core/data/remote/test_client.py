@@ -1,8 +1,10 @@
 """Requests of parts of files, and what comes back when servers do not keep to their word."""
 
+import io
 import socket
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -139,9 +141,10 @@ def test_a_limit_of_requests_that_ends_at_a_time(served, client, remote, monkeyp
     assert recorded[0] == pytest.approx(50, abs=40)
 
 
-def test_retry_after_that_is_nonsense_is_as_none(served, client, remote, monkeypatch):
+@pytest.mark.parametrize("nonsense", ["soon", "²", "9" * 5000])
+def test_retry_after_that_is_nonsense_is_as_none(served, client, remote, monkeypatch, nonsense):
     recorded = waits(monkeypatch, client)
-    served.faults.statuses = [(429, {"Retry-After": "soon"})]
+    served.faults.statuses = [(429, {"Retry-After": nonsense})]
     client.read(remote, 0, 1)
     assert len(recorded) == 1
     assert recorded[0] < 0.02
@@ -168,6 +171,8 @@ def test_a_server_that_wants_hours_is_not_waited_for(served, client, remote):
         ({"statuses": [(404, {})]}, NotThereError, "has no .*/file"),
         ({"statuses": [(403, {})]}, ServerError, "403 Forbidden"),
         ({"statuses": [(206, {})]}, ServerError, "without saying which"),
+        ({"statuses": [(206, {"Content-Range": "bytes 0-²/9"})]}, ServerError, "without saying which"),
+        ({"statuses": [(206, {"Content-Range": f"bytes 0-9/{'9' * 5000}"})]}, ServerError, "without saying"),
         ({"statuses": [(302, {"Location": "/file"})] * 50}, ServerError, "without end"),
     ],
 )
@@ -201,11 +206,29 @@ def test_redirects_are_followed(served, client):
     assert client.look(f"{served.address}/elsewhere").size == len(DATA)
 
 
-def test_a_redirect_that_ends_encryption_is_not_followed(client):
-    answer = requests.Response()
-    answer.status_code, answer.url = 206, "http://elsewhere/file"
+def test_a_redirect_that_ends_encryption_is_not_followed(served, client, monkeypatch):
+    asked = []
+
+    def answer(self, address, **options):
+        asked.append(address)
+        found = requests.Response()
+        found.status_code, found.url, found.raw = 302, address, io.BytesIO()
+        found.headers["Location"] = f"{served.address}/file"
+        return found
+
+    monkeypatch.setattr(requests.Session, "get", answer)
     with pytest.raises(ServerError, match="not encrypted"):
-        client._check(answer, "https://here/file")
+        client.look("https://here/file")
+    # Not even asked for.
+    assert asked == ["https://here/file"]
+
+
+def test_the_body_of_a_redirect_is_not_read(served, client, tmp_path):
+    (tmp_path / "endless").write_bytes(bytes(50_000_000))
+    served.faults.ranges = False
+    served.faults.moved = {"/endless": "/file"}
+    assert client.look(f"{served.address}/endless").size == len(DATA)
+    assert served.sent < 10_000_000
 
 
 def test_no_more_is_read_than_asked_for(served, client):
@@ -221,7 +244,7 @@ def test_a_server_without_ranges(served, client):
     assert (remote.ranges, remote.size) == (False, len(DATA))
     assert client.transferred == 0
     served.faults.cut_after, served.faults.cuts = 100_000, 1
-    chunks = list(client.whole(remote))
+    chunks = list(client.whole(remote, 0))
     again = chunks.index(None)
     assert b"".join(chunks[again + 1 :]) == DATA
 
@@ -231,7 +254,22 @@ def test_a_whole_file_of_the_wrong_length(served, client):
     remote = client.look(f"{served.address}/file")
     served.faults.length_off = -5
     with pytest.raises(ServerError, match="255995 bytes came instead of the 256000"):
-        list(client.whole(remote))
+        list(client.whole(remote, 0))
+
+
+def test_a_whole_file_without_end(served, client):
+    """One whose length is announced at first, and one whose length never is."""
+    served.faults.ranges = False
+    known = client.look(f"{served.address}/file")
+    served.faults.announce = False
+    unknown = client.look(f"{served.address}/file")
+    assert unknown.size is None
+    assert b"".join(client.whole(unknown, len(DATA))) == DATA
+    with pytest.raises(ServerError, match="more bytes came than the 100000 awaited at most"):
+        list(client.whole(unknown, 100_000))
+    known = replace(known, size=100_000)
+    with pytest.raises(ServerError, match="more bytes came than the 100000 announced"):
+        list(client.whole(known, 10**9))
 
 
 def test_nobody_there():

@@ -130,6 +130,18 @@ def test_what_is_there_is_compared_if_asked_for(catalogue, client, tmp_path):
     assert damaged.read_bytes() == content
 
 
+def test_a_list_of_hours_that_is_damaged_comes_anew(catalogue, client, tmp_path):
+    wanted = Wanted(days=(DAY,))
+    list(fetch(make_plan(catalogue, wanted, tmp_path, client), client))
+    path = tmp_path / "metadata_2015-2017.csv"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    plan = make_plan(catalogue, wanted, tmp_path, client, verify=True)
+    assert list(paths(plan)) == ["metadata_2015-2017.csv"]
+    list(fetch(plan, client))
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("wanted", "error", "words"),
     [

@@ -338,6 +338,9 @@ def test_two_processes_do_not_fetch_into_one_folder(planned, client, out):
     next(run)
     with pytest.raises(FetchError, match="Another process"):
         list(fetch(planned(), client))
+    # Nor does another one throw away what this one has begun.
+    with pytest.raises(FetchError, match="Another process"):
+        planned(restart=True)
     run.close()
     list(fetch(planned(), client))
     assert content(out) == expected()
@@ -382,6 +385,18 @@ def test_a_whole_archive_that_breaks_off(catalogue, client, server, out):
     with closing(fetch_whole(plan.whole[0], out, client)) as run:
         next(run)
     assert len(content(out)) == 5, "a whole archive that was stopped leaves something behind"
+
+
+def test_a_whole_archive_of_far_more_than_was_said(catalogue, client, server, out):
+    """Without a length, what was agreed to is the catalogue's."""
+    server.faults.ranges = server.faults.announce = False
+    said = {"sample": catalogue.archives["sample"].model_copy(update={"size": 1000})}
+    catalogue = catalogue.model_copy(update={"archives": said})
+    (archive,) = make_plan(catalogue, Wanted(statics=True), out, client).whole
+    assert (archive.exact, archive.size, archive.most) == (False, 1000, 1250)
+    with pytest.raises(ServerError, match="more bytes came than the 1250 awaited at most"):
+        list(fetch_whole(archive, out, client))
+    assert content(out) == {}
 
 
 def test_a_page_in_the_place_of_an_archive(catalogue, client, server, published, out):
