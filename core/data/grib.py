@@ -100,7 +100,7 @@ def _cfgrib(label: str) -> ModuleType:
 
 def _starts(cfgrib: Any, path: Path) -> dict[tuple[int, np.datetime64, np.timedelta64], np.datetime64]:
     """When the field of (parameter, start of forecast, end of step) began, for every message."""
-    found = {}
+    found: dict[tuple[int, np.datetime64, np.timedelta64], np.datetime64] = {}
     for _, message in cfgrib.messages.FileStream(str(path), errors="raise").items():
         reference = np.datetime64(cfgrib.cfmessage.from_grib_date_time(message), "s").astype("datetime64[ns]")
         end, start = (

@@ -237,11 +237,11 @@ class Client:
             if size != remote.size:
                 raise ChangedArchiveError(_changed(remote, f"it had {remote.size} bytes and has {size}"))
             expected = stop - start
-            length = response.headers.get("Content-Length", str(expected))
-            if (first, end) != (start, stop) or length != str(expected):
+            said = response.headers.get("Content-Length", str(expected))
+            if (first, end) != (start, stop) or said != str(expected):
                 raise ServerError(
                     f"{remote.url}: asked for bytes {start} to {stop - 1}, the server answered with "
-                    f"{response.headers['Content-Range']!r} and a length of {length}."
+                    f"{response.headers['Content-Range']!r} and a length of {said}."
                 )
             received = 0
             for chunk in self._body(response):

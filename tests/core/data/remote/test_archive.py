@@ -166,8 +166,7 @@ def test_hostile_members_in_a_folder_are_refused(tmp_path, opened):
     with pytest.raises(MemberError, match=r"bad\.pkl.*backslashes"):
         opened("a.zip").directory.files_in("outputs")
     write_zip(tmp_path / "b.zip", entry("outputs/."))
-    with pytest.raises(MemberError, match="name is that of a folder"):
-        opened("b.zip").directory.files_in("outputs")
+    assert opened("b.zip").directory.files_in("outputs") == []  # names with a dot in front are left out
 
 
 def test_an_encrypted_member_is_refused(tmp_path, opened):
@@ -198,7 +197,7 @@ def test_a_header_that_points_behind_its_member_is_damage(tmp_path, opened):
 
 def test_files_of_one_name_in_two_folders_are_refused(tmp_path, opened):
     write_zip(tmp_path / "a.zip", {"a/outputs/x.pkl": b"1", "b/outputs/x.pkl": b"2"})
-    with pytest.raises(MemberError, match=r"outputs/x\.pkl more than once: 'a/outputs/x\.pkl' and 'b/"):
+    with pytest.raises(MemberError, match="outputs more than once: 'a/outputs' and 'b/outputs'"):
         opened("a.zip").directory.files_in("outputs")
 
 
