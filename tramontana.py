@@ -144,7 +144,7 @@ def place_and_static(domain: str, static: Path | None) -> tuple[Domain, xr.Datas
     from core.domain import ITALY
     from core.domain_file import find_domain
 
-    place = find_domain(domain)
+    place = ITALY if domain == "italy" else find_domain(domain)
     if static is not None:
         return place, load_static(static, place)
     if place != ITALY:

@@ -1,6 +1,9 @@
 """Playing hours, steps by days, and what keys do, without a browser."""
 
+from collections.abc import Callable
 from pathlib import Path
+from threading import RLock
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +49,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def started(library: Library, **state: object) -> Session:
+def started(library: Library, **state: Any) -> Session:
     """A session without scores, whose time these tests need not take."""
     session = Session(library, **{"models": [], **state})
     session.analyses.score = lambda: None
@@ -246,16 +249,25 @@ def generative(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_member_an_hour_is_sampled_and_the_loop_ends_with_the_last_hour(generative: Path, clock: Clock):
     library = PromptLibrary(Settings((generative / "square.zarr",), generative / "checkpoints", generative))
     key = library.catalogue.result().downscalers[-1].key
-    session = started(library, models=[key], steps=2, members=3, hour=iso(FOUR_HOURS[0]))
+    turn = RLock()  # a page has one event loop; here members arrive from threads of their own
+
+    def deliver(work: Callable[[], None]) -> None:
+        with turn:
+            work()
+
+    session = started(library, models=[key], steps=2, members=3, hour=iso(FOUR_HOURS[0]), deliver=deliver)
     assert session.sampler in SAMPLERS
     assert library.jobs.wait(60)
     player = player_of(session, clock)
     for times in (1, 2):  # the second time everything is there
-        session.hour = iso(FOUR_HOURS[0])
+        with turn:
+            session.hour = iso(FOUR_HOURS[0])
         assert library.jobs.wait(60)
-        player.play()
+        with turn:
+            player.play()
         for _ in range(8):
-            clock.pass_by(1.1)
+            with turn:
+                clock.pass_by(1.1)
             assert library.jobs.wait(60)
         if times == 1:
             assert session.hour == iso(FOUR_HOURS[-1])
