@@ -358,7 +358,7 @@ def test_memory_does_not_grow_with_the_number_of_hours(tmp_path: Path) -> None:
         tracemalloc.stop()
     field = 64 * 64 * 4
     assert peaks[1] > 3 * field
-    assert peaks[2] < peaks[1] + 20 * field
+    assert peaks[2] < peaks[1] + 40 * field  # all 54 further fields held at once would be more
 
 
 @pytest.mark.parametrize(("name", "value"), [("t850", np.nan), ("sst", np.inf)])
