@@ -34,6 +34,17 @@ def together(document: Document | None = None) -> Iterator[None]:
             document.unhold()
 
 
+@contextmanager
+def adding() -> Iterator[None]:
+    """Have Bokeh look through the models of the page once, after what is added inside, not at each addition."""
+    document = pn.state.curdoc
+    if document is None:
+        yield
+        return
+    with document.models.freeze():
+        yield
+
+
 def _locked(document: Document) -> bool:
     """Whether changes of a document may be sent now.
 

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from panel.io.resources import LOCAL_DIST
 from panel.util import edit_readonly
 
 from explorer.address import connect, from_query
-from explorer.batch import Delivery, together
+from explorer.batch import Delivery, adding, together
 from explorer.library import Library
 from explorer.player import After, Player
 from explorer.session import Session
@@ -182,7 +183,8 @@ class Explorer:
         Views are made when they are first looked at, and stay, hidden while another shows.
         """
         # In one message: a change of a new view may otherwise overtake the view itself.
-        with together():
+        new = not self.session.problem and self.session.view not in self._views
+        with together(), adding() if new else nullcontext():
             self._place_body()
 
     def _place_body(self) -> None:
@@ -272,6 +274,7 @@ def build(arguments: list[str]) -> pmui.Page:
         document.add_timeout_callback(lambda: deliver(work), max(1, round(1000 * seconds)))
 
     explorer = Explorer(session, after)
+    pn.state.onload(explorer.sidebar.complete)
     if location is not None:
         pn.state.onload(lambda: connect(session, location))
     pn.state.add_periodic_callback(session.look, period=LOOK_EVERY)
@@ -299,5 +302,5 @@ def show() -> None:
     pn.state.curdoc.template_variables.setdefault("dist_url", LOCAL_DIST)
     come_back(pn.state.curdoc)
     follow_steps(pn.state.curdoc)
-    with pn.state.curdoc.models.freeze():  # else Bokeh looks through all models for each that is added
+    with adding():
         build_safely(sys.argv[1:]).servable(title=TITLE)

@@ -282,14 +282,21 @@ class Store:
         self._variables: dict[str, tuple[str, ...]] = {
             group: _data_names(self._root, group) for group in ("coarse", "fine") if group in names
         }
-        for group, grid in (("coarse", self.domain.coarse), ("fine", self.domain.fine)):
-            if group in names:
-                self._check_shapes(group, grid)
+        # Kept, since each array would be looked up on disk: a page asks for every control that it draws.
+        self._timed: dict[str, tuple[str, ...]] = {
+            group: self._check_shapes(group, grid)
+            for group, grid in (("coarse", self.domain.coarse), ("fine", self.domain.fine))
+            if group in names
+        }
 
-    def _check_shapes(self, group: str, grid: Grid) -> None:
+    def _check_shapes(self, group: str, grid: Grid) -> tuple[str, ...]:
+        """The variables of a group that have a value for each hour."""
         node = _group(self._root, group)
+        timed = []
         for name in self._variables[group]:
             array = _array(node, name)
+            if array.ndim == 3:
+                timed.append(name)
             expected = grid.shape if array.ndim == 2 else (self._planned.size, *grid.shape)
             too_short = array.ndim == 3 and array.shape[0] < self._planned.size
             if array.ndim not in (2, 3) or array.shape[-2:] != grid.shape or too_short:
@@ -297,20 +304,17 @@ class Store:
                     f"/{group}/{name} in {self.path} has the shape {array.shape} instead of {expected}; "
                     "make it again."
                 )
+        return tuple(timed)
 
     def _trim(self) -> None:
         """Cut arrays back to the record of hours, after a :meth:`plan` that was interrupted."""
         size = self._planned.size
         for group in self._variables:
             node = _group(self._root, group)
-            for name in (*self._timed(group), "time"):
+            for name in (*self._timed[group], "time"):
                 array = _array(node, name)
                 if array.shape[0] != size:
                     array.resize((size, *array.shape[1:]))
-
-    def _timed(self, group: str) -> tuple[str, ...]:
-        node = _group(self._root, group)
-        return tuple(name for name in self._variables[group] if _array(node, name).ndim == 3)
 
     @property
     def _planned(self) -> Times:
@@ -338,8 +342,8 @@ class Store:
     def contents(self) -> Contents:
         """What is there and what is missing."""
         hours = self.hours
-        coarse = self._timed("coarse")
-        fine = self._timed("fine") if "fine" in self._variables else ()
+        coarse = self._timed["coarse"]
+        fine = self._timed.get("fine", ())
         statics = _data_names(self._root, "static") if "static" in set(self._root.group_keys()) else ()
         unknown = [
             f"/{group}/{name}"
@@ -370,7 +374,7 @@ class Store:
         fresh = Store.open(self.path)
         self._root, self.attrs = fresh._root, fresh.attrs
         self._axis = fresh._axis
-        self._variables = fresh._variables
+        self._variables, self._timed = fresh._variables, fresh._timed
         return before != (self._planned.size, int(self._written.sum()), self._variables)
 
     # ---------------------------------------------------------------- writing
@@ -391,7 +395,7 @@ class Store:
         # `written` grows last: until then the store has its old length for every reader.
         for group in sorted(self._variables, reverse=True):
             node = _group(self._root, group)
-            for name in self._timed(group):
+            for name in self._timed[group]:
                 array = _array(node, name)
                 array.resize((size, *array.shape[1:]))
             time = _array(node, "time")
@@ -428,7 +432,7 @@ class Store:
             ("coarse", coarse, self.domain.coarse),
             ("fine", {} if fine is None else fine, self.domain.fine),
         ):
-            names = self._timed(group) if group in self._variables else ()
+            names = self._timed.get(group, ())
             given = {str(name) for name in values if str(name) != "orography"}
             if given != set(names):
                 raise StoreError(
@@ -517,7 +521,7 @@ class Store:
         if not self._written[index].all():
             late = stamps[~self._written[index]][0]
             raise StoreError(f"The hour {_show(late)} of {self.path} is planned but not written yet.")
-        held = self._timed(group)
+        held = self._timed[group]
         names = [name for name in held if name in VARIABLES] if variables is None else list(variables)
         missing = [name for name in names if name not in held]
         if missing:
@@ -553,7 +557,7 @@ class Store:
                     f"/{group}/time does not agree with the record of hours; "
                     "open the store for appending to mend it."
                 )
-            for name in self._timed(group):
+            for name in self._timed[group]:
                 if name in VARIABLES:
                     problems += self._check_values(group, name)
         if "static" in set(self._root.group_keys()):

@@ -7,6 +7,7 @@ assignment to it. Pan, zoom, crosshair and hover are linked by shared models and
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from core.domain import Domain
 from core.plural import counted
-from explorer.batch import together
+from explorer.batch import adding, together
 from explorer.display import Display
 from explorer.encoding import Scale, nice_ticks
 from explorer.jobs import Progress
@@ -326,9 +327,13 @@ class Maps(pn.viewable.Viewer):
 
     def _place_maps(self, rows: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> None:
         """Show the maps ``keys``; the hover reads ``rows``, (key, label) each."""
-        for key in keys:
-            if key not in self._figures:
+        new = [key for key in keys if key not in self._figures]
+        with adding() if new else nullcontext():
+            for key in new:
                 self._make(key)
+            self._lay_out(rows, keys)
+
+    def _lay_out(self, rows: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> None:
         for key, hover in self._hovers.items():
             template = _tooltip(rows, key)
             if hover.tooltips != template:

@@ -9,6 +9,7 @@ import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 
+from explorer.batch import adding, together
 from explorer.player import SPEEDS, Player
 from explorer.session import Session
 from explorer.snapshot import show_hour
@@ -98,7 +99,7 @@ class Sidebar(pn.viewable.Viewer):
         self.high = pmui.FloatInput(label="To", size="small", **_half(left=False))
         self.limits = pn.Row(self.low, self.high, sizing_mode="stretch_width", margin=0)
 
-        self._layout = pn.Column(
+        top = [
             _title("Data"), self.store, self.about,
             _title("Hour"), self.now,
             pn.Row(
@@ -111,10 +112,16 @@ class Sidebar(pn.viewable.Viewer):
             self.date, pn.Row(self.season, self.daytime, sizing_mode="stretch_width", margin=(0, 0)),
             self.split,
             pn.Row(_title("Downscalers"), self.files.button, sizing_mode="stretch_width", margin=0),
-            self.models, self.files, self.sampling,
-            _title("Show"), self.variable, self.region, self.mode, self.reference, self.no_truth,
-            self.pair, self.layers,
+            self.models,
+        ]  # fmt: skip
+        show = [_title("Show"), self.variable, self.region]
+        sampling = self.sampling.__panel__()
+        self._all = [
+            *top, self.files, sampling, *show, self.mode, self.reference, self.no_truth, self.pair, self.layers,
             _title("Colours"), self.palette, self.automatic, self.limits,
+        ]  # fmt: skip
+        self._layout = pn.Column(
+            *top, *([sampling] if sampling.visible else []), *show,
             sizing_mode="stretch_width", margin=(0, 0, 20, 0),
         )  # fmt: skip
         self._follow_session()
@@ -127,6 +134,14 @@ class Sidebar(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._layout
+
+    def complete(self) -> None:
+        """Add what is below the edge of the window at first, or hidden.
+
+        A browser takes some 50 ms for each of these controls, so they come when the maps are there.
+        """
+        with together(), adding():
+            self._layout.objects = self._all
 
     # ---------------------------------------------------------------- session -> widgets
 
