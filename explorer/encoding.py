@@ -1,8 +1,8 @@
 """Fields as 16-bit codes for the wire, and the colour scale that reads the codes.
 
-Code 0 is "no value"; codes 1 to 65535 lie evenly between the lowest and the highest value of all fields
-that share a scale, so that a hover decodes to better than 1e-5 of their spread, outliers included. Half the
-bytes of float32, and a map switches in two thirds of the time.
+Code 0 is "no value"; codes 1 to 65535 lie evenly over all values of the fields that share a scale, outliers
+included, so that a hover decodes to some 1e-5 of their spread. Half the bytes of float32, and a map switches
+in two thirds of the time.
 """
 
 from __future__ import annotations
@@ -34,6 +34,20 @@ class Scale:
         low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
         return cls(low, max((high - low) / (LAST - FIRST), 1e-9))
 
+    @classmethod
+    def around(cls, low: float, high: float, fields: Iterable[NDArray[np.floating]]) -> Scale:
+        """A scale of all finite values on which the colour range ``low`` to ``high`` lies at round codes.
+
+        The room below and above the range is a power of two of its width, at least half. The palettes of
+        different hours are then mostly equal, whatever their ranges, and a browser that gets an hour paints
+        each map once: not for the new codes and again for new colours.
+        """
+        width = max(high - low, 1e-6)
+        bounds = [limits for field in fields if (limits := _limits(field)) is not None]
+        below = _room(max((low - b[0] for b in bounds), default=0.0) / width)
+        above = _room(max((b[1] - high for b in bounds), default=0.0) / width)
+        return cls(low - below * width, (below + 1 + above) * width / (LAST - FIRST))
+
     def encode(self, field: NDArray[np.floating]) -> NDArray[np.uint16]:
         """Codes of a field, same shape; not finite becomes 0."""
         codes = np.rint((np.asarray(field, np.float64) - self.low) / self.step) + FIRST
@@ -44,16 +58,24 @@ class Scale:
         """Values of codes; 0 becomes NaN."""
         return np.where(codes == MISSING, np.nan, self.low + (codes.astype(np.float64) - FIRST) * self.step)
 
-    def palette(self, colours: Sequence[str], low: float, high: float, size: int = 1024) -> list[str]:
+    def palette(self, colours: Sequence[str], low: float, high: float, size: int | None = None) -> list[str]:
         """Colours for all codes from 1 to 65535 such that ``colours`` span ``low`` to ``high``.
+
+        There are ``size`` of them; by default 512 over ``low`` to ``high``, at most 4096 altogether.
 
         A colour mapper can mark only what lies outside its range; with a palette over all codes that is the
         missing value alone, while values beyond the colour range keep the end colours.
         """
-        centres = self.low + (np.arange(size) + 0.5) / size * (LAST - FIRST) * self.step
-        share = (centres - low) / max(high - low, 1e-12)
+        width, whole = max(high - low, 1e-12), (LAST - FIRST) * self.step
+        size = size or min(max(round(512 * whole / width), 1), 4096)
+        centres = self.low + (np.arange(size) + 0.5) / size * whole
+        share = (centres - low) / width
         index = np.clip((share * len(colours)).astype(int), 0, len(colours) - 1)
         return [colours[i] for i in index]
+
+
+def _room(share: float) -> float:
+    return float(2.0 ** max(np.ceil(np.log2(share)), -1)) if share > 0 else 0.5
 
 
 def _limits(field: NDArray[np.floating]) -> tuple[float, float] | None:

@@ -79,7 +79,12 @@ class EnsembleMaps(Maps):
         columns |= {"left": [left], "right": [right], "bottom": [bottom], "top": [top]}
         columns |= {"width": [right - left], "height": [top - bottom]}
         columns |= {"units": [quantity.units], "decimals": [quantity.decimals + 1]}
-        scale, own = Scale.spanning(fields.values()), Scale.spanning([ensemble.spread])
+        low, high = session.limits if session.limits and session.mode == "fields" else robust_range(
+            self._seen(fields.values(), domain), signed=quantity.signed, floor=quantity.floor
+        )  # fmt: skip
+        least, most = robust_range(self._seen([ensemble.spread], domain), signed=False, floor=0.0)
+        scale = Scale.around(low, high, fields.values())
+        own = Scale.around(least, most, [ensemble.spread])
         columns |= {"low": [scale.low], "step": [scale.step]}
         columns |= {key: [scale.encode(values)] for key, values in fields.items()}
         columns |= {
@@ -90,14 +95,10 @@ class EnsembleMaps(Maps):
         }
         for key in self._figures:
             columns.setdefault(key, [NOTHING])  # maps that are hidden; an image needs its column
-        low, high = session.limits if session.limits and session.mode == "fields" else robust_range(
-            self._seen(fields.values(), domain), signed=quantity.signed, floor=quantity.floor
-        )  # fmt: skip
         name = session.palette if session.palette in PALETTES else quantity.palette
         colours = DIVERGING if quantity.signed else PALETTES[name]
         self.mapper.palette = scale.palette(colours, low, high)
         self._bar.object = colour_bar(colours, low, high, quantity.units)
-        least, most = robust_range(self._seen([ensemble.spread], domain), signed=False, floor=0.0)
         self._spread_mapper.palette = own.palette(PALETTES[SPREAD_PALETTE], least, most)
         self._spread_bar.object = colour_bar(
             PALETTES[SPREAD_PALETTE], least, most, f"spread {quantity.difference_units}"

@@ -295,7 +295,8 @@ class Maps(pn.viewable.Viewer):
             "against": [against],
         }
         self._drawn = shown
-        self._scale = scale = Scale.spanning(shown.values.values())
+        low, high = session.limits or shown.limits
+        self._scale = scale = Scale.around(low, high, shown.values.values())
         columns |= {"low": [scale.low], "step": [scale.step]}
         columns |= {key: [scale.encode(values)] for key, values in shown.values.items()}
         if shown.reference is not None:
@@ -304,7 +305,6 @@ class Maps(pn.viewable.Viewer):
             columns[against] = [own.encode(shown.reference)]
         for key in (*self._figures, *(field.key for field in snapshot.fields)):
             columns.setdefault(key, [NOTHING])  # what is hidden or still computed; an image needs its column
-        low, high = session.limits or shown.limits
         name = session.palette if session.palette in PALETTES else quantity.palette
         colours = DIVERGING if shown.signed else PALETTES[name]
         self.mapper.palette = scale.palette(colours, low, high)

@@ -25,6 +25,35 @@ def test_decoding_gives_the_field_back(field: np.ndarray):
     np.testing.assert_allclose(scale.decode(codes), field, atol=spread / 65534 + 1e-5)
 
 
+@given(FIELDS, st.floats(-90, 70), st.floats(0.1, 100))
+def test_a_scale_around_a_colour_range_holds_every_value(field: np.ndarray, low: float, width: float):
+    scale = Scale.around(low, low + width, [field])
+    lowest, highest = scale.decode(np.array([1, 65535], np.uint16))
+    assert lowest <= low - 0.499 * width
+    assert highest >= low + 1.499 * width
+    codes = scale.encode(field)
+    np.testing.assert_array_equal(codes == MISSING, np.isnan(field))
+    np.testing.assert_allclose(scale.decode(codes), field, rtol=1e-6, atol=0.501 * scale.step + 1e-5)
+    beyond = max(np.nanmax(field) - low - width, low - np.nanmin(field), 0) if (codes != MISSING).any() else 0
+    assert highest - lowest <= 2.001 * width + 4.001 * beyond
+
+
+@given(st.integers(-400, 400), st.integers(1, 300), st.integers(-400, 400), st.integers(1, 300))
+def test_hours_of_different_ranges_have_the_same_palette(low: int, width: int, other: int, wide: int):
+    def palette(low: float, width: float) -> list[str]:
+        field = np.array([[low - 0.3 * width, low + 1.8 * width]])
+        colours = [str(number) for number in range(256)]
+        return Scale.around(low, low + width, [field]).palette(colours, low, low + width)
+
+    first = palette(low / 10, width / 10)
+    assert first == palette(other / 10, wide / 10)
+    # Half a width below the range and one above it.
+    assert len(first) == 512 * 2.5
+    assert first[:256] == ["0"] * 256
+    assert first[256:768:2] == first[257:768:2] == [str(number) for number in range(256)]
+    assert first[768:] == ["255"] * 512
+
+
 def test_fields_share_one_scale():
     low, high = np.full((2, 2), -5.0), np.full((2, 2), 7.0)
     scale = Scale.spanning([low, high])
