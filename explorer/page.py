@@ -51,6 +51,8 @@ SWITCH = {
     },
 }
 """Looks of the view switch on the dark header."""
+MAPS_TIME = 1.0
+"""Seconds that a browser takes to put up the maps; what is added sooner would keep them waiting."""
 LOOK_EVERY = 4000
 """Milliseconds between looks at the disk for new hours."""
 
@@ -64,10 +66,16 @@ def library(arguments: tuple[str, ...]) -> Library:
 
 
 class Explorer:
-    """Header, sidebar and views of one visitor."""
+    """Header, sidebar and views of one visitor; the views and the rest of the sidebar once :meth:`complete` is called.
+
+    A browser takes seconds to put up a page with all controls and maps, and shows nothing before. So it gets the
+    header and the first controls at once, and the rest when it has those.
+    """
 
     def __init__(self, session: Session, after: After) -> None:
         self.session = session
+        self._after = after
+        self._complete = False
         self.player = Player(session, after)
         self.export = ExportDialog(session)
         self.sidebar = Sidebar(session, self.player)
@@ -146,6 +154,12 @@ class Explorer:
         self._update_badge()
         self._update_body()
 
+    def complete(self) -> None:
+        """Add what the page begins without: the view, and once that can be seen what is lower in the sidebar."""
+        self._complete = True
+        self._update_body()
+        self._after(MAPS_TIME, self.sidebar.complete)
+
     def close(self) -> None:
         """The visitor left."""
         self.player.stop()
@@ -183,6 +197,8 @@ class Explorer:
         Views are made when they are first looked at, and stay, hidden while another shows.
         """
         # In one message: a change of a new view may otherwise overtake the view itself.
+        if not self._complete and not self.session.problem:
+            return
         new = not self.session.problem and self.session.view not in self._views
         with together(), adding() if new else nullcontext():
             self._place_body()
@@ -274,7 +290,7 @@ def build(arguments: list[str]) -> pmui.Page:
         document.add_timeout_callback(lambda: deliver(work), max(1, round(1000 * seconds)))
 
     explorer = Explorer(session, after)
-    pn.state.onload(explorer.sidebar.complete)
+    pn.state.onload(explorer.complete)
     if location is not None:
         pn.state.onload(lambda: connect(session, location))
     pn.state.add_periodic_callback(session.look, period=LOOK_EVERY)

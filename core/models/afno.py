@@ -30,6 +30,13 @@ SPARSITY_THRESHOLD = 0.01
 INITIAL_SCALE = 0.02
 
 
+def _small_normal(*shape: int) -> nn.Parameter:
+    empty = torch.empty(shape)
+    if empty.is_meta:  # random numbers without values would have torch import its compiler, for seconds
+        return nn.Parameter(empty)
+    return nn.Parameter(INITIAL_SCALE * torch.randn(shape))
+
+
 class AFNOFilter(nn.Module):
     """The spectral filter: (N, channels, H, W) -> the same, with the input added.
 
@@ -51,10 +58,10 @@ class AFNOFilter(nn.Module):
         self.truncate_modes = truncate_modes
         size = channels // blocks
         # Real and imaginary parts, blocks, inputs, outputs.
-        self.w1 = nn.Parameter(INITIAL_SCALE * torch.randn(2, blocks, size, size))
-        self.b1 = nn.Parameter(INITIAL_SCALE * torch.randn(2, blocks, size))
-        self.w2 = nn.Parameter(INITIAL_SCALE * torch.randn(2, blocks, size, size))
-        self.b2 = nn.Parameter(INITIAL_SCALE * torch.randn(2, blocks, size))
+        self.w1 = _small_normal(2, blocks, size, size)
+        self.b1 = _small_normal(2, blocks, size)
+        self.w2 = _small_normal(2, blocks, size, size)
+        self.b2 = _small_normal(2, blocks, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """The filtered ``x`` (N, channels, H, W) plus ``x``, in its dtype."""
