@@ -377,9 +377,13 @@ class Maps(pn.viewable.Viewer):
                 self._update_heads()
 
     def _update_heads(self, *_: object) -> None:
-        snapshot, session = self.session.snapshot, self.session
-        if snapshot is None:
-            return
+        snapshot = self.session.snapshot
+        if snapshot is not None:
+            with together():
+                self._write_heads(snapshot)
+
+    def _write_heads(self, snapshot: Snapshot) -> None:
+        session = self.session
         difference = session.mode == DIFFERENCE
         against = snapshot.get(session.against) if difference else None
         title = snapshot.quantity.label

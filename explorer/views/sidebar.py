@@ -308,7 +308,10 @@ class Sidebar(pn.viewable.Viewer):
 
     def _choose(self, name: str, value: Any) -> None:
         if not self._following and value is not None:
-            setattr(self.session, name, value)
+            with (
+                together()
+            ):  # a change of a map would overtake the map itself, where another store brings maps
+                setattr(self.session, name, value)
 
     def _choose_palette(self, value: str | None) -> None:
         if not self._following and value in SEQUENTIAL:
