@@ -13,12 +13,15 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
+import commands.explore
 import core.data.nature_report
 import core.data.nature_run
 import core.data.statics
 import core.domain
 import explorer.serve
 import tramontana
+from commands.console import say
+from commands.demo import DEMO_STORE
 from core.checkpoint import read_header
 from core.data.samples import split_hours
 from core.data.statics import load_italy_static, pack_static, static_dataset
@@ -132,7 +135,7 @@ def test_the_module_runs_and_its_errors_are_one_sentence(tmp_path):
 
 
 def test_titles_can_not_steer_the_terminal(capsys):
-    tramontana.say("sto\x1b[2Jre\x9b31m \u202eevil\ntwo [brackets]")
+    say("sto\x1b[2Jre\x9b31m \u202eevil\ntwo [brackets]")
     assert capsys.readouterr().out == "sto[2Jre31m evil\ntwo [brackets]\n"
 
 
@@ -470,7 +473,7 @@ def test_evaluate_with_metrics_of_ones_choice(run, tmp_path):
 def test_a_kill_removes_what_is_half_written(tmp_path):
     """The signal becomes an ordinary end of the program, as that of Ctrl-C does."""
     code = (
-        "import os, signal, sys, pathlib, tramontana\n"
+        "import os, signal, sys, pathlib, commands.show, tramontana\n"
         "def show(*_, **__):\n"
         "    path = pathlib.Path(sys.argv[2])\n"
         "    path.touch()\n"
@@ -479,7 +482,7 @@ def test_a_kill_removes_what_is_half_written(tmp_path):
         "        signal.pause()\n"
         "    finally:\n"
         "        path.unlink()\n"
-        "tramontana.show_store = show\n"
+        "commands.show.show_store = show\n"
         "tramontana.main()\n"
     )
     half = tmp_path / "half"
@@ -631,9 +634,9 @@ def test_explore_demo_makes_the_store_once(run, served, monkeypatch):
     made = []
 
     def demo():
-        made.append(synthetic_store.make_store(tramontana.DEMO_STORE, WEEKS[:1]))
+        made.append(synthetic_store.make_store(DEMO_STORE, WEEKS[:1]))
 
-    monkeypatch.setattr(tramontana, "demo", demo)
+    monkeypatch.setattr(commands.explore, "demo", demo)
     ended = run("explore", "--demo", "--no-open")
     assert ended.status == 0
     assert "Making a day of synthetic weather in data/demo.zarr" in ended.out
