@@ -7,7 +7,7 @@ from pathlib import Path
 from commands.console import progress_bar, say
 
 
-def _audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path | None) -> None:
+def show_audit(path: Path, split: str, count: int, draws: int, ratio: int, csv: Path | None) -> None:
     """Print what the flux formulations make of fields of known quality."""
     import numpy as np
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from commands.audit import _audit
+from commands.audit import show_audit
 from commands.console import err, progress_bar, say, show_run
 from commands.inputs import PrecisionOption, all_downscalers, open_store
 
@@ -92,7 +92,7 @@ def evaluate(
             raise ValueError(
                 "The audit scores no models; leave out --models, --checkpoints, --metric and --out."
             )
-        _audit(store, split, audit_hours, draws, ratio, csv)
+        show_audit(store, split, audit_hours, draws, ratio, csv)
         return
     if out_path is not None and (metrics or csv):
         raise ValueError("A report has all metrics and tables; leave out --metric and --csv.")

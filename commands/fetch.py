@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +43,36 @@ VerifyOption = Annotated[
 ]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away what is incomplete first.")]
 ParallelOption = Annotated[int, typer.Option(min=1, max=16, help="Requests at a time.")]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How files are fetched: the options that all commands but `list` share."""
+
+    out_path: FetchFolder = PUBLISHED
+    mirror: MirrorOption = None
+    catalogue: CatalogueOption = None
+    proxy: ProxyOption = None
+    yes: YesOption = False
+    whole: WholeOption = False
+    verify: VerifyOption = False
+    restart: RestartOption = False
+    parallel: ParallelOption = 4
+
+
+def with_transfer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Transfer` after its own; it is called with them as ``how``."""
+    own, shared = (signature(of, eval_str=True).parameters for of in (command, Transfer))
+
+    @wraps(command)
+    def call(**given: Any) -> None:
+        how = Transfer(**{name: given.pop(name) for name in shared})
+        command(**given, how=how)
+
+    parameters = [*(own[name] for name in own if name != "how"), *shared.values()]
+    seen = Signature([parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters])
+    call.__signature__ = seen  # type: ignore[attr-defined]
+    return call
 
 
 @fetch.command("list")
@@ -79,142 +112,88 @@ def fetch_list(
 
 
 @fetch.command("days")
+@with_transfer_options
 def fetch_days(
     days: Annotated[list[str], typer.Argument(help="2016-05-02, or 2016-05-02..2016-05-08 for several.")],
     target: Annotated[
         list[str] | None, typer.Option(help="Fine fields: 2mT (default), UV, TP; none for coarse ones only.")
     ] = None,
-    out_path: FetchFolder = PUBLISHED,
-    mirror: MirrorOption = None,
-    catalogue: CatalogueOption = None,
-    proxy: ProxyOption = None,
-    yes: YesOption = False,
-    whole: WholeOption = False,
-    verify: VerifyOption = False,
-    restart: RestartOption = False,
-    parallel: ParallelOption = 4,
+    *,
+    how: Transfer,
 ) -> None:
     """All hours of days: coarse and fine fields, the list of hours and the normalisation."""
     from core.data.remote import Wanted, days_from
 
     targets = tuple(name for name in target or ["2mT"] if name != "none")
-    wanted = Wanted(days=days_from(days), targets=targets)
-    _fetch(wanted, out_path, mirror, catalogue, proxy, yes, whole, verify, restart, parallel)
-    say(f"Make a store of it with `tramontana ingest published {out_path}`.")
+    _fetch(Wanted(days=days_from(days), targets=targets), how)
+    say(f"Make a store of it with `tramontana ingest published {how.out_path}`.")
 
 
 @fetch.command("weights")
+@with_transfer_options
 def fetch_weights(
     names: Annotated[list[str], typer.Argument(help="ldm-2mT, unet-UV and so on; see `fetch list`.")],
-    out_path: FetchFolder = PUBLISHED,
-    mirror: MirrorOption = None,
-    catalogue: CatalogueOption = None,
-    proxy: ProxyOption = None,
-    yes: YesOption = False,
-    whole: WholeOption = False,
-    verify: VerifyOption = False,
-    restart: RestartOption = False,
-    parallel: ParallelOption = 4,
+    how: Transfer,
 ) -> None:
     """Trained networks and the normalisation that they need."""
     from core.data.remote import Wanted
 
-    wanted = Wanted(weights=tuple(names))
-    _fetch(wanted, out_path, mirror, catalogue, proxy, yes, whole, verify, restart, parallel)
+    _fetch(Wanted(weights=tuple(names)), how)
     say("Make model files of ours of them with `tramontana checkpoint import`.")
 
 
 @fetch.command("statics")
-def fetch_statics(
-    out_path: FetchFolder = PUBLISHED,
-    mirror: MirrorOption = None,
-    catalogue: CatalogueOption = None,
-    proxy: ProxyOption = None,
-    yes: YesOption = False,
-    whole: WholeOption = False,
-    verify: VerifyOption = False,
-    restart: RestartOption = False,
-    parallel: ParallelOption = 4,
-) -> None:
+@with_transfer_options
+def fetch_statics(how: Transfer) -> None:
     """Orography, land cover, latitude and outlines."""
     from core.data.remote import Wanted
 
-    _fetch(Wanted(statics=True), out_path, mirror, catalogue, proxy, yes, whole, verify, restart, parallel)
+    _fetch(Wanted(statics=True), how)
 
 
 @fetch.command("normalization")
-def fetch_normalization(
-    out_path: FetchFolder = PUBLISHED,
-    mirror: MirrorOption = None,
-    catalogue: CatalogueOption = None,
-    proxy: ProxyOption = None,
-    yes: YesOption = False,
-    whole: WholeOption = False,
-    verify: VerifyOption = False,
-    restart: RestartOption = False,
-    parallel: ParallelOption = 4,
-) -> None:
+@with_transfer_options
+def fetch_normalization(how: Transfer) -> None:
     """Means and standard deviations with which the published fields are normalised."""
     from core.data.remote import Wanted
 
-    wanted = Wanted(normalization=True)
-    _fetch(wanted, out_path, mirror, catalogue, proxy, yes, whole, verify, restart, parallel)
+    _fetch(Wanted(normalization=True), how)
 
 
 @fetch.command("outputs")
-def fetch_outputs(
-    out_path: FetchFolder = PUBLISHED,
-    mirror: MirrorOption = None,
-    catalogue: CatalogueOption = None,
-    proxy: ProxyOption = None,
-    yes: YesOption = False,
-    whole: WholeOption = False,
-    verify: VerifyOption = False,
-    restart: RestartOption = False,
-    parallel: ParallelOption = 4,
-) -> None:
+@with_transfer_options
+def fetch_outputs(how: Transfer) -> None:
     """The authors' tables of results."""
     from core.data.remote import Wanted
 
-    _fetch(Wanted(outputs=True), out_path, mirror, catalogue, proxy, yes, whole, verify, restart, parallel)
+    _fetch(Wanted(outputs=True), how)
 
 
-def _fetch(
-    wanted: Wanted,
-    folder: Path,
-    mirror: str | None,
-    catalogue: Path | None,
-    proxy: str | None,
-    yes: bool,
-    whole: bool,
-    verify: bool,
-    restart: bool,
-    parallel: int,
-) -> None:
+def _fetch(wanted: Wanted, how: Transfer) -> None:
     """Show what will come, ask, and fetch it."""
     from core.data.remote import Client, fetch_whole, make_plan, read_catalogue, size_in_words
     from core.data.remote import fetch as run
     from core.plural import counted
 
-    entries = read_catalogue(catalogue)
-    if mirror is not None:
-        entries = entries.with_mirror(mirror)
+    entries = read_catalogue(how.catalogue)
+    if how.mirror is not None:
+        entries = entries.with_mirror(how.mirror)
 
     def plan_with(client: Client, restart: bool) -> Plan:
         with err.status("Looking into the archives"):
             return make_plan(
                 entries,
                 wanted,
-                folder,
+                how.out_path,
                 client,
-                verify=verify,
+                verify=how.verify,
                 restart=restart,
                 note=lambda text: say(text, err),
             )
 
-    with Client(proxy=proxy) as client:
+    with Client(proxy=how.proxy) as client:
         try:
-            plan = plan_with(client, restart)
+            plan = plan_with(client, how.restart)
             while plan.whole:
                 archive = plan.whole[0]
                 say(
@@ -222,23 +201,24 @@ def _fetch(
                     f"whole, {'' if archive.exact else 'about '}{size_in_words(archive.size)}, "
                     f"to {archive.path}."
                 )
-                _agree(whole, "--whole")
-                _show_transfer(fetch_whole(archive, folder, client))
+                _agree(how.whole, "--whole")
+                _show_transfer(fetch_whole(archive, how.out_path, client))
                 plan = plan_with(client, restart=False)
             _show_plan(plan)
             if not plan.items:
                 return
-            plan.check_room(parallel)
+            plan.check_room(how.parallel)
             say(f"Licence: {entries.licence}. Cite: {entries.citation}.")
-            _agree(yes, "--yes")
-            _show_transfer(run(plan, client, parallel=parallel))
+            _agree(how.yes, "--yes")
+            _show_transfer(run(plan, client, parallel=how.parallel))
         except KeyboardInterrupt:
             say("Stopped. What was begun is kept; the same command goes on.", err)
             raise typer.Exit(130) from None
         archives = max(plan.archive_bytes, 1)
         say(
-            f"Fetched {counted(len(plan.items), 'file')} into {folder}: {size_in_words(client.transferred)} "
-            f"transferred, {client.transferred / archives:.2%} of the archives."
+            f"Fetched {counted(len(plan.items), 'file')} into {how.out_path}: "
+            f"{size_in_words(client.transferred)} transferred, "
+            f"{client.transferred / archives:.2%} of the archives."
         )
 
 

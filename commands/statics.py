@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from csv import reader as csv_reader
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,11 @@ from commands.inputs import DomainOption
 
 def read_classes(path: Path) -> dict[int, int]:
     """Land-cover numbers and the classes they belong to, from a CSV file with two columns."""
+    from csv import reader
+
     try:
         with path.open(newline="") as file:
-            return {int(number): int(target) for number, target in csv_reader(file)}
+            return {int(number): int(target) for number, target in reader(file)}
     except ValueError as error:
         raise ValueError(
             f"{path} must have two whole numbers in every line, number and class, without a header: {error}."

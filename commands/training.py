@@ -30,9 +30,24 @@ def follow_training(run: Callable[[Any], Any], out_path: Path) -> Any:
         raise typer.Exit(130) from None
 
 
-def run_training(run: Callable[[Any], Path], out_path: Path) -> None:
-    """Follow the training of one model and say where it is."""
-    path = follow_training(run, out_path)
+def train_model(
+    run: Callable[..., Path],
+    kind: type[Any],
+    config: str,
+    changes: list[str] | None,
+    store: Path,
+    out_path: Path,
+    fresh: bool,
+    **start: Path | None,
+) -> None:
+    """Train one model with a config of its kind, follow the training and say where the model is."""
+    from train.config import load_config
+
+    settings = load_config(config, changes or [], kind)
+    path = follow_training(
+        lambda report: run(settings, store, out_dir=out_path, resume=not fresh, progress=report, **start),
+        out_path,
+    )
     say(f"Wrote {path}. See it with `tramontana explore --checkpoints` and its folder.")
 
 
@@ -45,11 +60,10 @@ def train_unet(
     fresh: FreshOption = False,
 ) -> None:
     """Train a UNet; the same command continues a run that was stopped."""
-    from train.config import load_config
+    from train.config import UNetTrainConfig
     from train.unet import train_unet as run
 
-    settings = load_config(config, set_ or [])
-    run_training(lambda report: run(settings, store, out_path, resume=not fresh, progress=report), out_path)
+    train_model(run, UNetTrainConfig, config, set_, store, out_path, fresh)
 
 
 @train.command("gan")
@@ -62,13 +76,10 @@ def train_gan(
     fresh: FreshOption = False,
 ) -> None:
     """Train a UNet against a discriminator; the same command continues a run that was stopped."""
-    from train.config import GANTrainConfig, load_config
+    from train.config import GANTrainConfig
     from train.gan import train_gan as run
 
-    settings = load_config(config, set_ or [], GANTrainConfig)
-    run_training(
-        lambda report: run(settings, store, out_path, unet=unet, resume=not fresh, progress=report), out_path
-    )
+    train_model(run, GANTrainConfig, config, set_, store, out_path, fresh, unet=unet)
 
 
 @train.command("vae")
@@ -81,13 +92,10 @@ def train_vae(
     fresh: FreshOption = False,
 ) -> None:
     """Train a VAE on the residuals of a UNet; the same command continues a run that was stopped."""
-    from train.config import VAETrainConfig, load_config
+    from train.config import VAETrainConfig
     from train.vae import train_vae as run
 
-    settings = load_config(config, set_ or [], VAETrainConfig)
-    run_training(
-        lambda report: run(settings, store, unet, out_path, resume=not fresh, progress=report), out_path
-    )
+    train_model(run, VAETrainConfig, config, set_, store, out_path, fresh, unet=unet)
 
 
 @train.command("ldm")
@@ -100,13 +108,10 @@ def train_ldm(
     fresh: FreshOption = False,
 ) -> None:
     """Train latent diffusion (LDM_res); the same command continues a run that was stopped."""
-    from train.config import LDMTrainConfig, load_config
+    from train.config import LDMTrainConfig
     from train.ldm import train_ldm as run
 
-    settings = load_config(config, set_ or [], LDMTrainConfig)
-    run_training(
-        lambda report: run(settings, store, vae, out_path, resume=not fresh, progress=report), out_path
-    )
+    train_model(run, LDMTrainConfig, config, set_, store, out_path, fresh, vae=vae)
 
 
 @train.command("ldm-pde")
@@ -119,13 +124,10 @@ def train_ldm_pde(
     fresh: FreshOption = False,
 ) -> None:
     """Fine-tune latent diffusion with the PDE loss (LDM_PDE); the same command continues a stopped run."""
-    from train.config import LDMPDETrainConfig, load_config
+    from train.config import LDMPDETrainConfig
     from train.ldm_pde import train_ldm_pde as run
 
-    settings = load_config(config, set_ or [], LDMPDETrainConfig)
-    run_training(
-        lambda report: run(settings, store, ldm, out_path, resume=not fresh, progress=report), out_path
-    )
+    train_model(run, LDMPDETrainConfig, config, set_, store, out_path, fresh, ldm=ldm)
 
 
 @train.command("zoo")

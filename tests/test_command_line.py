@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from core.data.statics import load_italy_static, pack_static, static_dataset
 from core.data.store import Store, grid_mapping_attrs
 from core.domain import Domain
 from tests import era5_like, synthetic_store
+from tests.command_line import run_program
 from tests.explorer.small_store import make_unet
 from tests.grib_like import message, write_grib
 
@@ -46,19 +46,6 @@ COMMANDS = [
 WEEKS = synthetic_store.hours_of_weeks(weeks=20, per_week=2)
 
 
-class Ended(NamedTuple):
-    """How a command ended and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        """What was printed for people to read when it ended, without the progress bar before it."""
-        return "".join(line for line in self.err.splitlines(keepends=True) if "━" not in line)
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Runs the console script in this process, in an empty folder and without the shipped checkpoints."""
@@ -66,16 +53,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TRAMONTANA_ASSETS", str(tmp_path / "assets"))
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tramontana", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            tramontana.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Ended(ended.value.code or 0, printed.out, printed.err)
-
-    return call
+    return functools.partial(run_program, monkeypatch, capsys)
 
 
 @pytest.fixture
