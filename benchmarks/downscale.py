@@ -33,39 +33,15 @@ from benchmarks.peak_memory import peak_memory
 from core.data.store import Store
 from core.domain import Domain
 from core.downscale import Sampling, Workers, downscale_to_file, from_checkpoint
-from core.models.conditioner import ConditionerConfig
-from core.models.denoiser import DenoiserConfig
-from core.models.latent_diffusion import LatentDiffusionConfig
-from core.models.unet import UNetConfig
-from core.models.vae import VAEConfig
 from core.variables import PREDICTORS
+from tests.small_models import small_latent_diffusion
 from tests.synthetic_store import DOMAIN, create_store, static_dataset
 
 LARGE = Domain.regular("Large", left=4e6, top=2.5e6, shape=(128, 128), spacing=2000.0, ratio=8)
 SAMPLING = Sampling(steps=4)
 MEMBERS = range(2)
 GROWTH = 1.1
-SMALL = LatentDiffusionConfig(
-    unet=UNetConfig(features=(8, 16)),
-    vae=VAEConfig(latent_channels=8, features=(8, 8, 8)),
-    conditioner=ConditionerConfig(
-        static_features=(8, 8, 8),
-        static_latent_channels=8,
-        static_embedding=16,
-        coarse_embedding=16,
-        static_depth=1,
-        coarse_depth=1,
-        width=16,
-    ),
-    denoiser=DenoiserConfig(
-        in_channels=8,
-        out_channels=8,
-        width=32,
-        multipliers=(1, 1, 2),
-        residual_blocks=1,
-        context_channels=(16, 32, 64),
-    ),
-)
+SMALL = small_latent_diffusion(8, unet_features=(8, 16), denoiser_width=32)
 
 
 def make(folder: Path, hours: int, domain: Domain, name: str = "store") -> tuple[Store, Path]:

@@ -12,6 +12,7 @@ FORBIDDEN = {
         "train",
         "explorer",
         "tramontana",
+        "commands",
         "panel",
         "bokeh",
         "holoviews",
@@ -20,8 +21,8 @@ FORBIDDEN = {
         "rich",
         "yaml",
     },
-    "explorer": {"train", "tramontana"},
-    "train": {"explorer", "tramontana"},
+    "explorer": {"train", "tramontana", "commands"},
+    "train": {"explorer", "tramontana", "commands"},
 }
 # The one place where YAML becomes a typed model that refuses unknown keys.
 ALLOWED = {"core/typed_yaml.py": {"yaml"}}

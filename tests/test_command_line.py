@@ -6,25 +6,28 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
+import commands.explore
 import core.data.nature_report
 import core.data.nature_run
 import core.data.statics
 import core.domain
 import explorer.serve
 import tramontana
+from commands.console import say
+from commands.demo import DEMO_STORE
 from core.checkpoint import read_header
 from core.data.samples import split_hours
 from core.data.statics import load_italy_static, pack_static, static_dataset
 from core.data.store import Store, grid_mapping_attrs
 from core.domain import Domain
 from tests import era5_like, synthetic_store
+from tests.command_line import run_program
 from tests.explorer.small_store import make_unet
 from tests.grib_like import message, write_grib
 
@@ -43,19 +46,6 @@ COMMANDS = [
 WEEKS = synthetic_store.hours_of_weeks(weeks=20, per_week=2)
 
 
-class Ended(NamedTuple):
-    """How a command ended and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        """What was printed for people to read when it ended, without the progress bar before it."""
-        return "".join(line for line in self.err.splitlines(keepends=True) if "━" not in line)
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Runs the console script in this process, in an empty folder and without the shipped checkpoints."""
@@ -63,16 +53,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TRAMONTANA_ASSETS", str(tmp_path / "assets"))
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tramontana", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            tramontana.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Ended(ended.value.code or 0, printed.out, printed.err)
-
-    return call
+    return functools.partial(run_program, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -132,7 +113,7 @@ def test_the_module_runs_and_its_errors_are_one_sentence(tmp_path):
 
 
 def test_titles_can_not_steer_the_terminal(capsys):
-    tramontana.say("sto\x1b[2Jre\x9b31m \u202eevil\ntwo [brackets]")
+    say("sto\x1b[2Jre\x9b31m \u202eevil\ntwo [brackets]")
     assert capsys.readouterr().out == "sto[2Jre31m evil\ntwo [brackets]\n"
 
 
@@ -470,7 +451,7 @@ def test_evaluate_with_metrics_of_ones_choice(run, tmp_path):
 def test_a_kill_removes_what_is_half_written(tmp_path):
     """The signal becomes an ordinary end of the program, as that of Ctrl-C does."""
     code = (
-        "import os, signal, sys, pathlib, tramontana\n"
+        "import os, signal, sys, pathlib, commands.show, tramontana\n"
         "def show(*_, **__):\n"
         "    path = pathlib.Path(sys.argv[2])\n"
         "    path.touch()\n"
@@ -479,7 +460,7 @@ def test_a_kill_removes_what_is_half_written(tmp_path):
         "        signal.pause()\n"
         "    finally:\n"
         "        path.unlink()\n"
-        "tramontana.show_store = show\n"
+        "commands.show.show_store = show\n"
         "tramontana.main()\n"
     )
     half = tmp_path / "half"
@@ -631,9 +612,9 @@ def test_explore_demo_makes_the_store_once(run, served, monkeypatch):
     made = []
 
     def demo():
-        made.append(synthetic_store.make_store(tramontana.DEMO_STORE, WEEKS[:1]))
+        made.append(synthetic_store.make_store(DEMO_STORE, WEEKS[:1]))
 
-    monkeypatch.setattr(tramontana, "demo", demo)
+    monkeypatch.setattr(commands.explore, "demo", demo)
     ended = run("explore", "--demo", "--no-open")
     assert ended.status == 0
     assert "Making a day of synthetic weather in data/demo.zarr" in ended.out

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import commands.fetch
 import core.data.remote.client
-import tramontana
 from core.assets import asset
+from tests.command_line import Ended, run_program
 from tests.core.data.remote.conftest import common_files, day_files
 from tests.range_server import serving, write_zip
-from tests.test_command_line import Ended
 
 HIGH = Path("data/published/2016/2016-05-02_high_2mT.pt.zst")
 
@@ -48,14 +48,8 @@ def run(server, tmp_path, monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
 
     def call(*arguments, answer: str | None = None) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["tramontana", "fetch", *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.StringIO() if answer is None else Terminal(f"{answer}\n"))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            tramontana.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Ended(ended.value.code or 0, printed.out, printed.err)
+        return run_program(monkeypatch, capsys, "fetch", *arguments)
 
     return call
 
@@ -216,7 +210,7 @@ def test_stopped_and_continued(run, server, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tramontana, "_show_transfer", stop)
+        patch.setattr(commands.fetch, "_show_transfer", stop)
         ended = run("statics", "--yes")
     assert ended.status == 130
     assert "the same command goes on" in ended.said

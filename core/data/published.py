@@ -41,7 +41,7 @@ from core.data.published_units import to_si
 from core.data.samples import MeanStd
 from core.data.store import HOURS_PER_SHARD, Store
 from core.domain import ITALY, Domain, DomainError
-from core.evaluation.files import claimed
+from core.file_lock import LOCK, claimed
 from core.plural import are, counted
 from core.published_normalization import read_published_statistics
 from core.variables import PREDICTORS, TARGETS, VARIABLES
@@ -144,7 +144,7 @@ def ingest(
     scratch = out.with_name(f".{out.name}.unpacked")
     try:
         with ExitStack() as opened:
-            if not opened.enter_context(claimed(scratch / "lock")):
+            if not opened.enter_context(claimed(scratch / LOCK)):
                 raise PublishedError(f"Another process writes {out}; wait for it.")
             opened.callback(shutil.rmtree, scratch, ignore_errors=True)
             existing = Store.open(out, mode="a") if out.exists() else None

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from filecmp import cmp
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from core.closing import Closing
 from core.inert_values import number
 from core.torch_archive import ArchiveError, TorchArchive
 from core.unpickle import UnpickleError
@@ -186,7 +186,7 @@ def _listed_hour(row: Mapping[str, str], name: str) -> tuple[np.datetime64, int]
     return np.datetime64(stamp, "ns"), int(hour)
 
 
-class DayFile:
+class DayFile(Closing):
     """One file of a day, decompressed into a folder for as long as it is open (a context manager).
 
     Attributes
@@ -210,14 +210,6 @@ class DayFile:
             self.close()
             raise
         self.hours = tuple(sorted(self._content))
-
-    def __enter__(self) -> DayFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove what was decompressed."""

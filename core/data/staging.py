@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.data.input_error import InputError
-from core.folder_lock import LOCK, lock_folder
+from core.file_lock import LOCK, lock_file
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def staged(out: Path) -> Iterator[Path]:
     Raises InputError where another process builds ``out``.
     """
     folder = out.with_name(f".{out.name}.ingest")
-    lock = lock_folder(folder)
+    lock = lock_file(folder / LOCK)
     if lock is None:
         raise InputError(f"Another command is writing {out}; wait for it, or give another name.")
     try:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from core.downscale.base import DownscaleError
 from core.downscale.output import WRITE_ERRORS, remove, unwritten
-from core.folder_lock import LOCK, lock_folder
+from core.file_lock import LOCK, lock_file
 
 Request = Mapping[str, str]
 """What fields depend on, in words: what is asked for and the answer."""
@@ -208,7 +208,7 @@ def _compare(path: Path, before: Mapping[str, Any], now: Request) -> None:
 
 def _locked(folder: Path, path: Path) -> IO[str]:
     """An open file that no other process has locked until it is closed or this process ends."""
-    lock = lock_folder(folder)
+    lock = lock_file(folder / LOCK)
     if lock is None:
         raise DownscaleError(f"Another run is at work on {path}; wait for it, or give another name.")
     return lock

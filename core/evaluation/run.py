@@ -23,8 +23,8 @@ from core.downscale.base import Downscaler
 from core.downscale.run import RunProgress
 from core.downscale.stores import inputs_held, refuse_obstacles
 from core.evaluation.field_scores import Truth, score_hour
-from core.evaluation.files import claimed
 from core.evaluation.tally import EvaluationError, Tally, Times
+from core.file_lock import claimed
 from core.physics.audit import Scorer
 from core.physics.flux_error import fit_smoothing
 

@@ -22,12 +22,9 @@ from core.checkpoint import Header, load, save
 from core.data.samples import compute_normalization
 from core.domain import Domain
 from core.evaluation.result import open_evaluation
-from core.models.conditioner import ConditionerConfig
-from core.models.denoiser import DenoiserConfig
-from core.models.latent_diffusion import PARTS, LatentDiffusion, LatentDiffusionConfig
-from core.models.unet import UNetConfig
-from core.models.vae import VAEConfig
+from core.models.latent_diffusion import PARTS, LatentDiffusion
 from core.variables import PREDICTORS
+from tests.small_models import two_level_latent_diffusion
 from tests.synthetic_store import hours_of_weeks, make_store
 from train.data import STATICS_NEEDED
 from train.locks import lock_if_free
@@ -36,29 +33,7 @@ from train.run_folder import TrainError
 DOMAIN = Domain.regular(
     "Square", left=4_000_000.0, top=2_500_000.0, shape=(128, 128), spacing=2000.0, ratio=8
 )
-SIZES = LatentDiffusionConfig(
-    unet=UNetConfig(features=(2, 2)),
-    vae=VAEConfig(latent_channels=4, features=(2, 2, 2)),
-    conditioner=ConditionerConfig(
-        static_features=(2, 2, 8),
-        static_latent_channels=2,
-        static_embedding=8,
-        coarse_embedding=8,
-        static_depth=1,
-        coarse_depth=1,
-        width=8,
-        levels=2,
-    ),
-    denoiser=DenoiserConfig(
-        in_channels=4,
-        out_channels=4,
-        width=8,
-        multipliers=(1, 2),
-        residual_blocks=1,
-        attention_levels=1,
-        context_channels=(8, 16),
-    ),
-)
+SIZES = two_level_latent_diffusion(latent=4)
 ASKED = ("none", "share-0.3", "decoder", "start-none")
 
 

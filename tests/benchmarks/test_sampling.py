@@ -10,29 +10,11 @@ from benchmarks import random_model, sampling
 from benchmarks.sampling import CASES, Case, Measurement, run_case, take_time
 from core.diffusion.ema import EMA
 from core.domain import Domain
-from core.models.conditioner import Conditioner, ConditionerConfig
-from core.models.denoiser import DenoiserConfig
-from core.models.latent_diffusion import LatentDiffusionConfig
-from core.models.unet import UNetConfig
-from core.models.vae import VAEConfig
+from core.models.conditioner import Conditioner
+from tests.small_models import small_latent_diffusion
 
 DOMAIN = Domain.regular("Tiny", left=4_000_000.0, top=2_500_000.0, shape=(64, 32), spacing=2000.0, ratio=8)
-TINY = LatentDiffusionConfig(
-    unet=UNetConfig(features=(4, 4)),
-    vae=VAEConfig(latent_channels=4, features=(4, 4, 4)),
-    conditioner=ConditionerConfig(
-        static_features=(4, 4, 4),
-        static_latent_channels=4,
-        static_embedding=8,
-        coarse_embedding=8,
-        static_depth=1,
-        coarse_depth=1,
-        width=8,
-    ),
-    denoiser=DenoiserConfig(
-        in_channels=4, out_channels=4, width=8, residual_blocks=1, context_channels=(8, 16, 32)
-    ),
-)
+TINY = small_latent_diffusion(multipliers=(1, 2, 4))
 STEPS = 3
 
 

@@ -24,7 +24,8 @@ def make_ldm(path: Path, store: Store, label: str = LABEL, seed: int = 0) -> Pat
     from core.data.samples import compute_normalization
     from core.models.latent_diffusion import PARTS, LatentDiffusion
     from core.variables import PREDICTORS
-    from tests.core.downscale.conftest import STATICS, liven, small_latent_diffusion
+    from tests.core.downscale.conftest import STATICS, liven
+    from tests.small_models import small_latent_diffusion
 
     torch.manual_seed(seed)
     config = small_latent_diffusion()

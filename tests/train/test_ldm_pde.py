@@ -7,12 +7,9 @@ import torch
 from core.checkpoint import Header, load, save
 from core.data.samples import compute_normalization
 from core.downscale import find_downscalers
-from core.models.conditioner import ConditionerConfig
-from core.models.denoiser import DenoiserConfig
-from core.models.latent_diffusion import PARTS, LatentDiffusion, LatentDiffusionConfig
-from core.models.unet import UNetConfig
-from core.models.vae import VAEConfig
+from core.models.latent_diffusion import PARTS, LatentDiffusion
 from core.variables import PREDICTORS
+from tests.small_models import two_level_latent_diffusion
 from tests.synthetic_store import make_store
 from tests.train import small
 from train.config import ConfigError
@@ -38,29 +35,7 @@ def windy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("windy")
     store = make_store(folder / "weather.zarr", fine=("t2m", "u10", "v10"))
     targets = ("t2m", "u10", "v10")
-    sizes = LatentDiffusionConfig(
-        unet=UNetConfig(in_channels=32, out_channels=3, features=(2, 2)),
-        vae=VAEConfig(in_channels=3, latent_channels=2, features=(2, 2, 2)),
-        conditioner=ConditionerConfig(
-            static_features=(2, 2, 8),
-            static_latent_channels=2,
-            static_embedding=8,
-            coarse_embedding=8,
-            static_depth=1,
-            coarse_depth=1,
-            width=8,
-            levels=2,
-        ),
-        denoiser=DenoiserConfig(
-            in_channels=2,
-            out_channels=2,
-            width=8,
-            multipliers=(1, 2),
-            residual_blocks=1,
-            attention_levels=1,
-            context_channels=(8, 16),
-        ),
-    )
+    sizes = two_level_latent_diffusion(latent=2, targets=3)
     torch.manual_seed(0)
     header = Header(
         kind="ldm_res",

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from random import uniform
-from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from core.closing import Closing
 from core.data.remote.words import ChangedArchiveError, NotThereError, OfflineError, ServerError
 from core.plural import counted
 
@@ -68,7 +68,7 @@ class _Session(requests.Session):
         return super().get_redirect_target(response)
 
 
-class Client:
+class Client(Closing):
     """Asks servers for files and parts of files; for use by several threads at once.
 
     Parameters
@@ -99,14 +99,6 @@ class Client:
         self._not_before = 0.0
         self._own = threading.local()
         self._sessions: list[_Session] = []
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all connections."""

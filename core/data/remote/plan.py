@@ -23,7 +23,7 @@ from core.data.remote.words import (
     OfflineError,
     size_in_words,
 )
-from core.evaluation.files import claimed
+from core.file_lock import LOCK, claimed
 from core.plural import counted
 
 ARCHIVES = "archives"
@@ -267,7 +267,7 @@ def make_plan(
     if folder.exists() and not folder.is_dir():
         raise FetchError(f"{folder} is a file; name a folder for what is fetched.")
     if restart and (folder / WORK).is_dir():
-        with claimed(folder / WORK / "lock") as alone:
+        with claimed(folder / WORK / LOCK) as alone:
             if not alone:
                 raise FetchError(f"Another process fetches into {folder}; wait for it.")
             shutil.rmtree(folder / WORK, ignore_errors=True)

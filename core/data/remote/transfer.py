@@ -15,7 +15,7 @@ from core.data.remote.client import Cancelled, Client
 from core.data.remote.parts import WORK, Part, length
 from core.data.remote.plan import Item, Plan, WholeArchive, check_room
 from core.data.remote.words import DiskSpaceError, FetchError, MemberError
-from core.evaluation.files import claimed
+from core.file_lock import LOCK, claimed
 from core.plural import counted
 
 PARALLEL = 4
@@ -151,17 +151,17 @@ def fetch(plan: Plan, client: Client, *, parallel: int = PARALLEL) -> Generator[
         )
     plan.check_room(parallel)
     work = plan.folder / WORK
-    with _disk_errors(plan.folder), claimed(work / "lock") as alone:
+    with _disk_errors(plan.folder), claimed(work / LOCK) as alone:
         if not alone:
             raise FetchError(f"Another process fetches into {plan.folder}; wait for it.")
         damaged = yield from _transfer(plan, client, parallel)
         if damaged:
             others = f" {counted(len(damaged) - 1, 'further member')} likewise." if len(damaged) > 1 else ""
             raise MemberError(f"{damaged[0]}{others} It was not kept; the rest was.")
-    with suppress(OSError):
-        # Nothing but empty: another process may have begun in it meanwhile.
-        (work / "lock").unlink()
-        work.rmdir()
+        with suppress(OSError):
+            # While it is still locked, so that whoever comes next makes one anew and locks that.
+            (work / LOCK).unlink()
+            work.rmdir()
 
 
 def _transfer(plan: Plan, client: Client, parallel: int) -> Generator[Progress, None, list[MemberError]]:

@@ -12,41 +12,14 @@ from torch import nn
 from core.checkpoint import Header, save
 from core.data.samples import Normalization, compute_normalization
 from core.data.store import Store
-from core.models.conditioner import ConditionerConfig
-from core.models.denoiser import DenoiserConfig
 from core.models.latent_diffusion import PARTS, LatentDiffusion, LatentDiffusionConfig
 from core.models.unet import UNet, UNetConfig
-from core.models.vae import VAEConfig
 from core.variables import PREDICTORS
+from tests.small_models import small_latent_diffusion
 from tests.synthetic_store import DOMAIN, hours_of_weeks, make_store
 
 STATICS = ("orography", "land_cover", "latitude")
 SaveModel = Callable[..., Path]
-
-
-def small_latent_diffusion(targets: int = 1) -> LatentDiffusionConfig:
-    """The smallest model whose fine sides must be multiples of 32."""
-    return LatentDiffusionConfig(
-        unet=UNetConfig(out_channels=targets, features=(4, 4)),
-        vae=VAEConfig(in_channels=targets, latent_channels=4, features=(4, 4, 4)),
-        conditioner=ConditionerConfig(
-            static_features=(4, 4, 4),
-            static_latent_channels=4,
-            static_embedding=8,
-            coarse_embedding=8,
-            static_depth=1,
-            coarse_depth=1,
-            width=8,
-        ),
-        denoiser=DenoiserConfig(
-            in_channels=4,
-            out_channels=4,
-            width=8,
-            multipliers=(1, 1, 2),
-            residual_blocks=1,
-            context_channels=(8, 16, 32),
-        ),
-    )
 
 
 def liven(model: nn.Module) -> None:

@@ -30,8 +30,8 @@ from core.models.latent_diffusion import PARTS, LatentDiffusion
 from core.models.unet import UNet
 from core.models.vae import VAE
 from core.variables import VARIABLES
-from tests.core.downscale.conftest import small_latent_diffusion
 from tests.core.downscale.form import OTHER, check_form
+from tests.small_models import small_latent_diffusion
 from tests.synthetic_store import DOMAIN, make_store
 
 SaveModel = Callable[..., Path]
@@ -344,7 +344,7 @@ def test_several_targets(
     both = normalization.model_copy(
         update={"targets": {"u10": MeanStd(mean=0, std=2), "v10": MeanStd(mean=50, std=2)}}
     )
-    path = save_ldm(config=small_latent_diffusion(2), targets=("u10", "v10"), normalization=both)
+    path = save_ldm(config=small_latent_diffusion(targets=2), targets=("u10", "v10"), normalization=both)
     downscaler = from_checkpoint(path, device="cpu")
     result = downscaler.downscale(coarse, static, DOMAIN)
     assert list(result) == ["u10", "v10"]

@@ -11,8 +11,8 @@ from core.downscale.memory import (
     unet_bytes_per_hour,
 )
 from core.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
-from tests.core.downscale.conftest import small_latent_diffusion
 from tests.core.downscale.live_memory import LiveMemory
+from tests.small_models import small_latent_diffusion
 from tests.synthetic_store import DOMAIN
 
 

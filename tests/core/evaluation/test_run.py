@@ -11,10 +11,10 @@ import xarray as xr
 from core.data.store import Store
 from core.downscale import GenerativeDownscaler, Sampling, collect, from_checkpoint, interpolations
 from core.evaluation import run as runs
-from core.evaluation.files import claimed
 from core.evaluation.result import open_evaluation
 from core.evaluation.run import evaluate_models
 from core.evaluation.tally import EvaluationError
+from core.file_lock import claimed
 from core.metrics.registry import METRICS
 from tests.synthetic_store import DOMAIN, make_store
 
