@@ -25,7 +25,7 @@ from benchmarks import peak_memory, sampling
 from benchmarks.comparison import Outcome, measure
 
 SAMPLING = "sampling"
-GROUPS = ("flux", "ingest", "interpolation", "networks", "spectra", SAMPLING)
+GROUPS = ("flux", "ingest", "interpolation", "networks", "published", "spectra", SAMPLING)
 HEAD = (
     "what",
     "reference",

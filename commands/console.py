@@ -30,9 +30,18 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("hours"))
-    with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
-        task = bar.add_task(label, total=None)
+    bar = Progress(*columns, TimeRemainingColumn(), console=err)
+    task = bar.add_task(label, total=None)
+    bar.start()
+    try:
         yield lambda done, total: bar.update(task, completed=done, total=total)
+    finally:
+        if bar.tasks[task].total is None:
+            # Nothing was to be done, or it came to nothing before it began: nothing stays on the screen.
+            bar.live.transient = True
+            bar.live.stop()
+        else:
+            bar.stop()
 
 
 def show_run(run: Generator[RunProgress, None, None]) -> None:

@@ -84,6 +84,7 @@ def fetch_list(
     proxy: ProxyOption = None,
 ) -> None:
     """What can be fetched: archives, networks and targets, or the days and files of one archive."""
+    from core.addresses import without_credentials
     from core.data.remote import Client, days_in, look_into, read_catalogue, size_in_words, words_of
     from core.plural import counted
 
@@ -93,7 +94,8 @@ def fetch_list(
     if archive is None:
         say(f"{entries.title}. {entries.citation}. Licence: {entries.licence}.")
         for name, entry in entries.archives.items():
-            say(f"{name}: {entry.title}, about {size_in_words(entry.size)}, {entries.address(name)}")
+            address = without_credentials(entries.address(name))
+            say(f"{name}: {entry.title}, about {size_in_words(entry.size)}, {address}")
         say(f"Networks: {', '.join(entries.layout.weights)}.")
         say(f"Targets of days: {', '.join(entries.layout.targets)}.")
         say("`tramontana fetch list sample` looks into an archive.")

@@ -17,13 +17,14 @@ ingest = typer.Typer(help="Bring your own data into a store.", no_args_is_help=T
 
 @ingest.command("era5")
 def ingest_era5(
+    context: typer.Context,
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="NetCDF or GRIB files (or a zip of them), or Zarr stores: folders or https://..."
         ),
-    ],
-    out_path: Annotated[Path, typer.Option("--out", help="Store to make.")],
+    ] = None,
+    out_path: Annotated[Path | None, typer.Option("--out", help="Store to make.")] = None,
     start: Annotated[str | None, typer.Option(help="First hour, 2016-05-01 or 2016-05-01T06 (UTC).")] = None,
     end: Annotated[str | None, typer.Option(help="Last hour; a day means all of it.")] = None,
     append: Annotated[bool, typer.Option("--append", help="Add later hours to an existing store.")] = False,
@@ -50,12 +51,44 @@ def ingest_era5(
     ] = False,
     static: StaticOption = None,
     domain: DomainOption = "italy",
+    request: Annotated[
+        bool,
+        typer.Option(
+            "--request",
+            help="Read nothing: print the requests to the Climate Data Store that bring all predictors.",
+        ),
+    ] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="With --request: send them with cdsapi and wait for the files.")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="With --request: where the files go.")] = Path("data/era5"),
+    margin: Annotated[float, typer.Option(min=0.25, help="With --request: degrees around the domain.")] = 0.5,
+    data_format: Annotated[
+        Literal["netcdf", "grib"], typer.Option("--format", help="With --request: what to ask for.")
+    ] = "netcdf",
+    language: Annotated[
+        Literal["python", "json"], typer.Option("--as", help="With --request: how they are printed.")
+    ] = "python",
 ) -> None:
-    """Regrid ERA5 or forecasts to the coarse grid of a domain. Any subset of the 14 predictors, any area."""
+    """Regrid ERA5 or forecasts to the coarse grid of a domain. Any subset of the 14 predictors, any area.
+
+    With --request --start DAY --end DAY: the requests to the Climate Data Store for such files.
+    """
     from core.data.era5 import ingest as run
     from core.data.era5 import ingest_members
     from core.data.time_span import time_span
 
+    _check_kind_of_era5(context, request)
+    if request:
+        _request_era5(domain, start, end, send, folder, margin, data_format, language)
+        return
+    if not files:
+        raise ValueError(
+            "Name the files to take the fields from. Without any, `tramontana ingest era5 --request --start "
+            "2016-05-01 --end 2016-05-31` writes the requests to the Climate Data Store that bring them."
+        )
+    if out_path is None:
+        raise ValueError("Say with --out which store to make, for example --out data/era5.zarr.")
     if all_members and number is not None:
         raise ValueError("Give either --number or --all-members.")
     first, last = time_span(start, end)
@@ -83,6 +116,50 @@ def ingest_era5(
         show_store(report.store)
 
 
+def _check_kind_of_era5(context: typer.Context, request: bool) -> None:
+    """Raise ValueError where options of files and of requests are mixed."""
+    of_requests = {"send", "folder", "margin", "data_format", "language"}
+    of_both = {"request", "start", "end", "domain"}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in of_both or source is None or source.name != "COMMANDLINE":
+            continue
+        if request != (name in of_requests):
+            what = "Files" if name == "files" else max(parameter.opts, key=len)
+            raise ValueError(
+                f"{what} can't be given together with --request, which reads and makes no store."
+                if request
+                else f"{what} is for --request only."
+            )
+
+
+def _request_era5(
+    domain: str,
+    start: str | None,
+    end: str | None,
+    send: bool,
+    folder: Path,
+    margin: float,
+    data_format: Literal["netcdf", "grib"],
+    language: Literal["python", "json"],
+) -> None:
+    from core.data.cds_request import as_json, as_python, era5_requests
+    from core.data.cds_request import send as send_all
+    from core.domain_file import find_domain
+
+    if start is None or end is None:
+        raise ValueError("Say which days to ask for: --request --start 2016-05-01 --end 2016-05-31.")
+    requests = era5_requests(find_domain(domain), start, end, data_format=data_format, margin=margin)
+    if not send:
+        # Plain text for a file or another program, never wrapped.
+        typer.echo(as_python(requests, folder) if language == "python" else as_json(requests))
+        return
+    for done in send_all(requests, folder):
+        say(f"{done.path} {'was there already' if done.kept else 'has come'}.")
+    say(f"Go on with: tramontana ingest era5 {folder}/era5-* --out data/era5.zarr")
+
+
 @ingest.command("fine")
 def ingest_fine(
     files: Annotated[
@@ -92,7 +169,7 @@ def ingest_fine(
     out_path: Annotated[Path, typer.Option("--out", help="Store to make, with coarse and fine fields.")],
     winds: Annotated[
         Literal["stated", "grid", "earth"],
-        typer.Option(help="What wind components are relative to, where the files don't say."),
+        typer.Option(help="What wind components are relative to, where the files don't say themselves."),
     ] = "stated",
     accumulation: Annotated[
         Literal["detect", "hourly", "since_midnight", "since_start"],
@@ -124,38 +201,6 @@ def ingest_fine(
     for line in report.sentences():
         say(line)
     show_store(out_path)
-
-
-@ingest.command("request")
-def ingest_request(
-    start: Annotated[str, typer.Option(help="First day, 2016-05-01.")],
-    end: Annotated[str, typer.Option(help="Last day, 2016-05-31.")],
-    data_format: Annotated[
-        Literal["netcdf", "grib"], typer.Option("--format", help="What to ask for.")
-    ] = "netcdf",
-    language: Annotated[
-        Literal["python", "json"], typer.Option("--as", help="How the requests are printed.")
-    ] = "python",
-    margin: Annotated[float, typer.Option(min=0.25, help="Degrees around the domain.")] = 0.5,
-    send: Annotated[
-        bool, typer.Option("--send", help="Send them with cdsapi and wait for the files.")
-    ] = False,
-    folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path("data/era5"),
-    domain: DomainOption = "italy",
-) -> None:
-    """Write the requests to the Climate Data Store for the 14 predictors over a domain, or send them."""
-    from core.data.cds_request import as_json, as_python, era5_requests
-    from core.data.cds_request import send as send_all
-    from core.domain_file import find_domain
-
-    requests = era5_requests(find_domain(domain), start, end, data_format=data_format, margin=margin)
-    if not send:
-        # Plain text for a file or another program, never wrapped.
-        typer.echo(as_python(requests, folder) if language == "python" else as_json(requests))
-        return
-    for done in send_all(requests, folder):
-        say(f"{done.path} {'was there already' if done.kept else 'has come'}.")
-    say(f"Go on with: tramontana ingest era5 {folder}/era5-* --out data/era5.zarr")
 
 
 @ingest.command("published")

@@ -189,7 +189,7 @@ class Comparison(param.Parameterized):
         return False
 
     def _outlines(self, opened: OpenStore) -> dict[str, Any]:
-        lines = self._library.outlines(opened.domain.fine)
+        lines = self._library.outlines(opened)
         return {kind: lines[kind] for kind in ("coastline", "lake") if kind in lines}
 
     def _fields_palette(self, quantity: Quantity) -> tuple[str, ...]:

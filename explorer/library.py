@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from core import __version__
 from core.data.store import Store, StoreError
 from core.domain import Domain, Grid
-from core.outlines import load_outlines
+from core.outlines import load_outlines, stored_outlines
 from core.regions import Window, windows
 from explorer.digest import digest
 from explorer.disk import Address, Disk
@@ -147,6 +147,20 @@ class OpenStore:
             return found["orography"].values if "orography" in found else None
 
         return self._once("coarse_surface", read)
+
+    @property
+    def outlines(self) -> dict[str, Line] | None:
+        """Outlines that the store has itself; None where it has none that can be drawn."""
+        store = self.store
+
+        def read() -> dict[str, Line] | None:
+            try:
+                return stored_outlines(store)
+            except StoreError as error:
+                log.warning("%s Maps show the outlines that ship.", error)
+                return None
+
+        return self._once("outlines", read)
 
     @property
     def outputs(self) -> tuple[StoredOutput, ...]:
@@ -274,7 +288,7 @@ class Library:
             try:
                 grid = opened.domain.fine
                 _ = opened.static, opened.coarse_surface, opened.graticule, opened.windows, grid.longitude
-                self.outlines(grid)
+                self.outlines(opened)
             except Exception as error:  # who needs it is told then
                 log.warning("%s could not be read in advance.", opened.path, exc_info=error)
 
@@ -300,8 +314,11 @@ class Library:
             if self._stores.get(opened.path) is opened:
                 del self._stores[opened.path]
 
-    def outlines(self, grid: Grid) -> dict[str, Line]:
-        """Coastlines, borders and lakes for a grid."""
+    def outlines(self, opened: OpenStore) -> dict[str, Line]:
+        """Coastlines, borders and lakes for a store: its own, else those that ship."""
+        if opened.outlines is not None:
+            return opened.outlines
+        grid = opened.domain.fine
         if grid not in self._outlines:
             with self._outlines_lock:
                 if grid not in self._outlines:

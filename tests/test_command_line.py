@@ -5,6 +5,7 @@ import functools
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,16 @@ def test_ingest_and_append(run, small):
     assert "1 hour added" in store.attrs["history"].splitlines()[-1]
 
 
+def test_a_bar_without_hours_is_not_left_behind(run, small):
+    file = era5_like.write_new(era5_like.fields(["t2m"], era5_like.stamps(hours=2)), Path("a.nc"))
+    words = ("ingest", "era5", file, "--out", "era5.zarr")
+    assert "2/2" in run(*words).err
+    again = run(*words, "--append")
+    assert again.status == 0
+    assert "left as before" in again.out
+    assert "?" not in again.err
+
+
 def test_ingest_refuses_what_is_no_era5(run, small):
     Path("letter.nc").write_text("Dear reader")
     ended = run("ingest", "era5", "letter.nc", "--out", "era5.zarr")
@@ -304,18 +315,75 @@ def test_fine_fields_become_truth(run, small):
 
 
 def test_requests_are_printed_for_a_file_or_another_program(run, small):
-    ended = run("ingest", "request", "--start", "2016-05-01", "--end", "2016-05-02", "--as", "json")
+    words = ["ingest", "era5", "--request", "--start", "2016-05-01", "--end", "2016-05-02"]
+    ended = run(*words, "--as", "json")
     assert ended.status == 0, ended.err
-    assert [one["file"] for one in json.loads(ended.out)] == [
+    requests = json.loads(ended.out)
+    assert [one["file"] for one in requests] == [
         "era5-orography.nc",
         "era5-single-levels-2016-05-01-to-02.nc",
         "era5-850-hpa-2016-05-01-to-02.nc",
     ]
-    ended = run("ingest", "request", "--start", "2016-05-01", "--end", "2016-05-02", "--folder", "my files")
+    assert sum(len(one["request"]["variable"]) for one in requests[1:]) == 14
+    ended = run(*words, "--folder", "my files", "--format", "grib", "--margin", "1")
     compile(ended.out, "request.py", "exec")
-    assert '"my files/era5-orography.nc"' in ended.out
-    ended = run("ingest", "request", "--start", "soon", "--end", "2016-05-02")
-    assert "The start 'soon' is no date" in ended.said
+    assert '"my files/era5-orography.grib"' in ended.out
+    assert str(requests[0]["request"]["area"][0] + 0.5) in ended.out
+    assert not list(Path().glob("**/*.grib"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--request --start soon --end 2016-05-02", "The start 'soon' is no date"),
+        ("--request --start 2016-05-01", "Say which days to ask for"),
+        (
+            "--request --start 2016-05-01 --end 2016-05-02 a.nc",
+            "Files can't be given together with --request",
+        ),
+        ("--request --start 2016-05-01 --end 2016-05-02 --out s.zarr", "--out can't be given together"),
+        ("a.nc --out s.zarr --send", "--send is for --request only"),
+        ("a.nc --out s.zarr --format grib", "--format is for --request only"),
+        (
+            "--out s.zarr",
+            "Name the files to take the fields from. Without any, `tramontana ingest era5 --req",
+        ),
+        ("a.nc", "Say with --out which store to make"),
+    ],
+)
+def test_files_and_requests_are_not_mixed_up(run, small, words, sentence):
+    ended = run("ingest", "era5", *words.split())
+    assert ended.status == 1
+    assert ended.err.startswith(f"Error: {sentence}")
+    assert not ended.out
+
+
+def test_requests_are_sent_where_cdsapi_is_configured(run, small, monkeypatch):
+    asked = []
+
+    class Client:
+        def retrieve(self, dataset, request, target):
+            asked.append((dataset, request["variable"]))
+            Path(target).write_bytes(b"a file")
+
+    monkeypatch.setitem(sys.modules, "cdsapi", types.SimpleNamespace(Client=Client))
+    words = ["ingest", "era5", "--request", "--start", "2016-05-01", "--end", "2016-05-01", "--send"]
+    ended = run(*words, "--folder", "era5")
+    assert ended.status == 0, ended.err
+    assert [dataset for dataset, _ in asked] == [
+        "reanalysis-era5-single-levels",
+        "reanalysis-era5-single-levels",
+        "reanalysis-era5-pressure-levels",
+    ]
+    assert sorted(path.name for path in Path("era5").iterdir()) == [
+        "era5-850-hpa-2016-05-01-to-01.nc",
+        "era5-orography.nc",
+        "era5-single-levels-2016-05-01-to-01.nc",
+    ]
+    assert ended.out.count("has come.") == 3
+    assert "Go on with: tramontana ingest era5 era5/era5-* --out data/era5.zarr" in ended.out
+    assert run(*words, "--folder", "era5").out.count("was there already.") == 3
+    assert len(asked) == 3
 
 
 def raster(path: Path, name: str, values: np.ndarray, grid: core.domain.Grid) -> Path:

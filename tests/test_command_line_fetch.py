@@ -66,6 +66,30 @@ def test_what_will_come_is_shown_before_it_is_asked_for(run, server):
     assert not Path("data").exists()
 
 
+def test_a_password_of_the_mirror_is_neither_shown_nor_kept(run, server, monkeypatch):
+    monkeypatch.setenv("TRAMONTANA_MIRROR", server.address.replace("://", "://me:secret@"))
+    printed = [run("list"), run("list", "sample"), run("days", "2016-05-02", answer="n")]
+    blocks = []
+
+    def refuse(path: str) -> None:
+        blocks.append(path)
+        if len(blocks) == 4:  # one of the files is there in part or whole
+            server.faults.statuses = [(403, {})] * 50
+
+    server.faults.block = refuse
+    printed.append(run("days", "2016-05-02", "--yes", "--parallel", 1))
+    assert [ended.status for ended in printed] == [0, 0, 1, 1]
+    assert all(server.address in ended.out for ended in printed)
+    assert f"{server.address}/records/12934521" in printed[-1].said
+    assert not any("secret" in ended.out + ended.err for ended in printed)
+    kept = [path for path in Path("data").rglob("*") if path.is_file()]
+    assert any(path.name == "member.json" for path in kept)
+    assert not any(b"secret" in path.read_bytes() for path in kept)
+    server.faults.block, server.faults.statuses = None, []
+    assert run("days", "2016-05-02", "--yes").status == 0
+    assert {headers.get("Authorization") for _, headers in server.requests} == {"Basic bWU6c2VjcmV0"}
+
+
 def test_yes_at_the_prompt(run, server):
     ended = run("days", "2016-05-02", "2014-12-28", answer="y")
     assert ended.status == 0, ended.err

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +185,8 @@ def send(
 ) -> Iterator[Delivered]:
     """Send requests one by one and yield each file when it is there; files that are there are not asked for.
 
-    A file gets its name when it is complete, so the same call goes on where it was stopped.
+    A file gets its name when it is complete, so the same call goes on where it was stopped. Two calls at
+    once for the same files disturb each other no more than that both ask.
 
     Raises InputError where cdsapi is missing or not configured, or where a request fails.
     """
@@ -198,10 +201,10 @@ def send(
             yield Delivered(path, kept=True)
             continue
         assert client is not None
-        partial = folder / f".{one.file}.partial"
+        partial = folder / f".{one.file}.{os.getpid()}-{secrets.token_hex(4)}.partial"
         try:
             client.retrieve(one.dataset, one.request, str(partial))
-            partial.rename(path)
+            partial.replace(path)
         except Exception as error:
             # cdsapi raises plain exceptions, requests' and its own.
             detail = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -40,7 +40,7 @@ from core.data.merging import (
 )
 from core.data.staging import staged
 from core.data.store import Store
-from core.data.zarr_source import is_zarr
+from core.data.zarr_source import is_zarr, name_of
 from core.domain import ITALY, Domain
 from core.plural import are, counted
 from core.variables import PREDICTORS
@@ -263,8 +263,8 @@ def ingest_members(
     numbers = members(files, Options(anonymous=anonymous))
     if not numbers:
         raise Era5Error(
-            f"{', '.join(map(str, files[:3]))} hold no ensemble members (no coordinate number); ingest them "
-            "as they are."
+            f"{', '.join(map(name_of, files[:3]))} hold no ensemble members (no coordinate number); ingest "
+            "them as they are."
         )
     names = {number: out.with_name(f"{out.stem}-{number:02d}{out.suffix}") for number in numbers}
     taken = [str(path) for path in names.values() if path.exists()]
@@ -407,7 +407,7 @@ def _fingerprint(files: Sequence[str | Path], domain: Domain, options: tuple[obj
     for file in files:
         if is_zarr(file):
             # Of a store, which may be larger than any disk, the name stands for the content.
-            digest.update(str(file).encode())
+            digest.update(name_of(file).encode())
             continue
         with Path(file).open("rb") as opened:
             size = opened.seek(0, 2)
@@ -422,7 +422,7 @@ def _fingerprint(files: Sequence[str | Path], domain: Domain, options: tuple[obj
 
 
 def _source(files: Sequence[str | Path], made_by: str) -> str:
-    names = [str(file) if is_zarr(file) else Path(file).name for file in files]
+    names = [name_of(file) if is_zarr(file) else Path(file).name for file in files]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     kind = "ERA5 hourly data on single and pressure levels" if made_by == ERA5 else made_by
     return f"{kind}: {', '.join(names[:6])}{more}"

@@ -472,7 +472,7 @@ def _open_all(files: Sequence[str | Path], options: Options, stack: ExitStack) -
             store = stack.enter_context(
                 zarr_source.open_zarr(given, options.start, options.end, anonymous=options.anonymous)
             )
-            opened.append(_Opened(str(given), store, remote=True))
+            opened.append(_Opened(zarr_source.name_of(given), store, remote=True))
             continue
         for label, path in _unpack(Path(given), stack):
             with path.open("rb") as file:

@@ -24,7 +24,7 @@ from core.data.era5_files import Era5Error, FileContent, Options, Times, open_fi
 from core.data.merging import Accumulation, Fields, Merged, Regridders, blocks, choose_hours, merge, show_time
 from core.data.staging import staged
 from core.data.store import Store
-from core.data.zarr_source import is_zarr
+from core.data.zarr_source import is_zarr, name_of
 from core.domain import Grid
 from core.plural import are, counted
 from core.variables import TARGETS
@@ -91,7 +91,8 @@ def ingest_fine(
     files : NetCDF (CF), GRIB or Zarr with some of 2-metre temperature, 10-metre winds and precipitation
     store : a store with the coarse hours; it is not changed
     out : store to make, with the coarse hours that have fine fields
-    winds : whether wind components are relative to the model's grid or to Earth, where the files don't say
+    winds : whether wind components are relative to the model's grid or to Earth, where the files don't say;
+        files that say the contrary are refused
     accumulation : as for :func:`core.data.era5.ingest`
     number, start, end : ensemble member and hours to take
     source : what the fine data are, for the attributes of the store
@@ -180,16 +181,25 @@ def _hours(
 def _turning(merged: Sequence[Merged], grid: Grid, winds: Winds) -> NDArray[np.float64] | None:
     """Matrices (H, W, 2, 2) that turn (u10, v10) to east and north, None where they point there already.
 
-    Raises Era5Error where the files don't say, disagree, or hold one component only.
+    Raises Era5Error where the files don't say, disagree with ``winds`` or with each other, or hold one
+    component only.
     """
     parts = [part for variable in merged if variable.name in ("u10", "v10") for part in variable.parts]
     to_turn = set()
     for part in parts:
         series = part.series
-        relative = series.grid_winds if winds == "stated" else winds == "grid"
+        relative = series.grid_winds
         if series.pole is None:
             # Along parallels and meridians both are the same.
             relative = False
+        elif winds != "stated" and relative not in (None, winds == "grid"):
+            raise Era5Error(
+                f"{series.label}: {series.name} is relative to "
+                f"{'its rotated grid' if relative else 'Earth'}, as the file says, and winds says {winds!r}. "
+                "Leave winds out, or correct the file (its standard_name, or the flag in GRIB)."
+            )
+        elif relative is None and winds != "stated":
+            relative = winds == "grid"
         if relative is None:
             raise Era5Error(
                 f"{series.label}: whether {series.name} is relative to its rotated grid or to Earth is not "
@@ -272,7 +282,7 @@ def _attributes(
     The fingerprint is that of the coarse fields, the files (name, size, first and last MiB) and the options
     that ``shaped`` the fine fields.
     """
-    names = [str(file) if is_zarr(file) else Path(file).name for file in files]
+    names = [name_of(file) if is_zarr(file) else Path(file).name for file in files]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     made_by = next((content.centre for content in contents if content.centre), None)
     digest = hashlib.sha256(json.dumps([str(coarse.attrs.get("fingerprint")), names, shaped]).encode())

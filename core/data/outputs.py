@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from core.data.groups import put_group
 from core.data.store import Store, StoreError, grid_mapping_attrs
 from core.plural import are, counted
 from core.published_outputs import OutputField, OutputsError, read_outputs
@@ -241,28 +241,16 @@ def _dataset(
 
 
 def _write(store: Store, name: str, dataset: xr.Dataset) -> None:
-    """Write a group beside the store, then move it in."""
-    staged = store.path.with_name(f".{store.path.name}.{name}")
-    place = store.path / GROUP / name
     height, width = store.domain.fine.shape
-    shutil.rmtree(staged, ignore_errors=True)
+    encoding: dict[str, dict[str, Any]] = {
+        str(key): {"chunks": (1, height, width)} for key in dataset.data_vars
+    }
+    encoding["time"] = {"units": "seconds since 1970-01-01", "dtype": "int64"}
     try:
-        dataset.to_zarr(
-            str(staged),
-            mode="w",
-            consolidated=False,
-            zarr_format=3,
-            encoding={str(key): {"chunks": (1, height, width)} for key in dataset.data_vars}
-            | {"time": {"units": "seconds since 1970-01-01", "dtype": "int64"}},
-        )
-        zarr.open_group(str(store.path), mode="r+", use_consolidated=False).require_group(GROUP)
-        if place.exists():
-            shutil.rmtree(place)
-        staged.rename(place)
+        put_group(store, f"{GROUP}/{name}", dataset, encoding)
     except OSError as error:
+        place = store.path / GROUP / name
         raise OutputsError(f"{place} can't be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _show(time: np.datetime64) -> str:

@@ -27,10 +27,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from core.data import published_units
 from core.data.published_files import (
+    BORDERS,
     NORMALIZATION,
     TRUTH_FILES,
     Day,
     DayFile,
+    Layout,
     PublishedError,
     Times,
     find_layout,
@@ -42,6 +44,8 @@ from core.data.samples import MeanStd
 from core.data.store import HOURS_PER_SHARD, Store
 from core.domain import ITALY, Domain, DomainError
 from core.file_lock import LOCK, claimed
+from core.geojson import GeoJsonError
+from core.outlines import add_outlines, has_outlines
 from core.plural import are, counted
 from core.published_normalization import read_published_statistics
 from core.variables import PREDICTORS, TARGETS, VARIABLES
@@ -109,8 +113,8 @@ def ingest(
 
     Parameters
     ----------
-    folder : with days, ``normalization_data.pkl`` and, if they are there, ``metadata.csv`` and the GeoTIFFs;
-        all of them may lie in folders below
+    folder : with days, ``normalization_data.pkl`` and, if they are there, ``metadata.csv``, the GeoTIFFs and
+        the outlines; all of them may lie in folders below
     out : store to make, or one that this made and that lacks some of the hours or ends before them
     days : dates to take, by default all between ``start`` and ``end`` (both included) that the folder has
     targets : truth to take; by default what every one of these days has
@@ -154,6 +158,7 @@ def ingest(
             axis, faults = _time_axis(chosen, scratch)
             run = _Run(plan, scratch, axis, faults)
             report = run.write(out, existing, static, progress)
+            more += _take_outlines(layout, out)
     except OSError as error:
         raise PublishedError(f"{out} can't be written: {error.strerror or error}.") from error
     notes = [*_metadata_notes(layout.metadata, chosen), *more, *static.notes, *plan.notes, *run.notes]
@@ -312,6 +317,20 @@ def _metadata_notes(metadata: bool, chosen: Sequence[Day]) -> list[str]:
     return [
         f"The lists of hours (metadata.csv) do not name {_few(unlisted)}; the hours are those of the files."
     ]
+
+
+def _take_outlines(layout: Layout, out: Path) -> list[str]:
+    """Put the outlines of a folder into the store, if it has none yet; says what became of them."""
+    if not out.exists() or has_outlines(store := Store.open(out)):
+        return []
+    try:
+        file = layout.file(BORDERS)
+        if file is None:
+            return []
+        add_outlines(store, file)
+    except (GeoJsonError, PublishedError) as error:
+        return [f"{error} Maps show the outlines that ship."]
+    return [f"Maps show the outlines of {file.name}."]
 
 
 # ---------------------------------------------------------------- writing

@@ -41,6 +41,7 @@ TRUTH_FILES: dict[str, tuple[str, ...]] = {"2mT": ("t2m",), "UV": ("u10", "v10")
 """The part of the name that tells files of targets apart, and what they hold."""
 
 NORMALIZATION = "normalization_data.pkl"
+BORDERS = "borders_downscaling_domain_3035.geojson"
 _METADATA = re.compile(r"metadata(_\d{4}-\d{4})?\.csv")
 """The lists of hours; where several archives were fetched from, each has the years in its name."""
 

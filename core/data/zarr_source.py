@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from core.addresses import without_credentials
 from core.data.input_error import InputError
 
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*:/{1,2}", re.IGNORECASE)
@@ -52,6 +53,11 @@ def is_zarr(source: str | Path) -> bool:
     return is_address(source) or any((Path(source) / name).is_file() for name in _METADATA)
 
 
+def name_of(source: str | Path) -> str:
+    """A store as messages and attributes name it: its path, or its address without user and password."""
+    return without_credentials(str(source)) if is_address(source) else str(source)
+
+
 @contextmanager
 def open_zarr(
     source: str | Path,
@@ -62,18 +68,18 @@ def open_zarr(
 ) -> Iterator[xr.Dataset]:
     """Open a store of format 2 or 3, cut to the hours from ``start`` to ``end`` and the hour before.
 
-    ``anonymous`` reads S3 and Google Cloud without credentials.
+    ``anonymous`` reads S3 and Google Cloud without credentials. No error repeats a password in an address.
 
     Raises InputError where there is none, the address can't be reached, or no hour is wanted.
     """
-    label = str(source)
+    address, label = str(source), name_of(source)
     options = _storage_options(label, anonymous) if is_address(source) else None
     with warnings.catch_warnings():
         # Stores without consolidated metadata are slower to open, which is no news for the user.
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
-            _refuse_pickles(label, options)
-            dataset = xr.open_zarr(label, chunks=None, storage_options=options, decode_timedelta=False)
+            _refuse_pickles(address, label, options)
+            dataset = xr.open_zarr(address, chunks=None, storage_options=options, decode_timedelta=False)
         except InputError:
             raise
         except Exception as error:
@@ -134,8 +140,8 @@ def _storage_options(label: str, anonymous: bool) -> dict[str, Any]:
     return known.get(protocol, {})
 
 
-def _refuse_pickles(label: str, options: dict[str, Any] | None) -> None:
-    group = zarr.open_group(label, mode="r", storage_options=options)
+def _refuse_pickles(address: str, label: str, options: dict[str, Any] | None) -> None:
+    group = zarr.open_group(address, mode="r", storage_options=options)
     for name, array in group.arrays():
         metadata = array.metadata
         codecs = [*(getattr(metadata, "filters", None) or ()), getattr(metadata, "compressor", None)]
@@ -170,7 +176,7 @@ def _cut(
 
 
 def _unreachable(label: str, error: Exception) -> str:
-    detail = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+    detail = (without_credentials(str(error)).strip().splitlines() or [""])[0] or type(error).__name__
     if not is_address(label):
         return f"{label} can't be read, it is no Zarr store or damaged ({detail[:160]})."
     return (

@@ -64,7 +64,7 @@ def _writer(scene: Scene, library: Library, kind: str, key: str) -> Callable[[Pa
     if kind in ("png", "pdf"):
         from explorer.export.figure import write_figure
 
-        outlines = library.outlines(scene.opened.domain.fine)
+        outlines = library.outlines(scene.opened)
         return lambda path: write_figure(scene, outlines, path)
     from explorer.export.table import to_csv
 

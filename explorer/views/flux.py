@@ -185,7 +185,7 @@ class FluxView(pn.viewable.Viewer):
 
     def _use(self, opened: OpenStore) -> None:
         self._opened = opened
-        lines = self.session.library.outlines(opened.domain.fine)
+        lines = self.session.library.outlines(opened)
         self.outlines.data = join_outlines(lines, ("coastline", "lake"), opened.domain)
 
     def _draw(self, fluxes: Fluxes, snapshot: Snapshot) -> None:

@@ -251,7 +251,7 @@ class Maps(pn.viewable.Viewer):
         if opened.static is not None and "orography" in opened.static:
             heights = np.nan_to_num(opened.static["orography"].values)
             orography = np.rint(heights).astype(np.int16)
-        lines = self.session.library.outlines(opened.domain.fine)
+        lines = self.session.library.outlines(opened)
         with together():
             self.place.data = {"lon": [longitude], "lat": [latitude], "orography": [orography]}
             self.outlines.data = join_outlines(lines, ("coastline", "lake"), opened.domain)

@@ -1,5 +1,7 @@
 """What all visitors share, asked for by several threads at once."""
 
+import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from core.data.store import Store
+from core.outlines import add_outlines, load_outlines
 from explorer.jobs import Draw, Piece
 from explorer.library import QUADRATIC, Library, OpenStore
 from explorer.points import find_place, middle
@@ -35,6 +38,28 @@ def run(*works: object) -> None:
 
 
 # ---------------------------------------------------------------- a store
+
+
+def test_outlines_of_a_store_are_its_own_where_it_has_some(
+    folder: Path, threaded: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    shipped = threaded.outlines(OpenStore("full", folder / "full.zarr"))
+    assert shipped.keys() == load_outlines(DOMAIN.fine).keys()
+    for kind, line in load_outlines(DOMAIN.fine).items():
+        np.testing.assert_array_equal(shipped[kind], line)
+    left, _, _, top = DOMAIN.fine.extent
+    line = [[left + 100, top - 100], [left + 9_000, top - 9_000]]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "LineString", "coordinates": line}))
+    add_outlines(Store.open(folder / "full.zarr"), tmp_path / "a.geojson")
+    opened = OpenStore("full", folder / "full.zarr")
+    np.testing.assert_array_equal(
+        threaded.outlines(opened)["coastline"][0], [left + 100, left + 9_000, np.nan]
+    )
+    # Damage is no reason to show no map.
+    shutil.rmtree(folder / "full.zarr" / "outlines" / "y")
+    damaged = threaded.outlines(OpenStore("full", folder / "full.zarr"))
+    np.testing.assert_array_equal(damaged["lake"][0], shipped["lake"][0])
+    assert "Maps show the outlines that ship" in caplog.text
 
 
 def test_hashing_inputs_and_asking_for_statics_at_once_ends(folder: Path, monkeypatch: pytest.MonkeyPatch):

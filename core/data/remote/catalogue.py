@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from core.addresses import without_credentials
 from core.assets import asset
 from core.data.remote.words import CatalogueError
 from core.typed_yaml import read_yaml
@@ -35,8 +36,15 @@ def _safe_name(text: str) -> str:
 
 
 def _web_address(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
-        raise ValueError(f"{text!r} must begin with https:// or http:// and name a server")
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        valid = False
+    if not valid:
+        shown = without_credentials(text if "://" in text else f"://{text}").removeprefix("://")
+        login = "; in a user's name and password write / as %2F, # as %23, ? as %3F" if "@" in text else ""
+        raise ValueError(f"{shown!r} must begin with https:// or http:// and name a server{login}")
     return text
 
 
@@ -128,7 +136,7 @@ class Catalogue(_Strict):
         return self
 
     def address(self, archive: str) -> str:
-        """Address of an archive."""
+        """Address of an archive, with the user and the password that the server's may hold."""
         entry = self.archives[archive]
         return self.server.replace("{record}", quote(entry.record)).replace("{file}", quote(entry.file))
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from core.addresses import Login, split_credentials, without_credentials
 from core.closing import Closing
 from core.data.remote.words import ChangedArchiveError, NotThereError, OfflineError, ServerError
 from core.plural import counted
@@ -32,16 +33,18 @@ class RemoteFile:
 
     Attributes
     ----------
-    url : its address
+    url : its address, without user and password
     size : its length in bytes; None where the server does not say and does not serve ranges
     etag : the server's mark of this version of the file, if it gives one
     ranges : whether the server sends parts of it
+    login : user and password for the server
     """
 
     url: str
     size: int | None
     etag: str | None
     ranges: bool
+    login: Login | None = field(default=None, repr=False, compare=False)
 
 
 class Cancelled(Exception):
@@ -116,11 +119,16 @@ class Client(Closing):
     def look(self, url: str, *, note: Note | None = None) -> RemoteFile:
         """Length, ETag and whether parts can be had, for at most four bytes.
 
-        Raises OfflineError, NotThereError or ServerError.
+        ``url`` may hold a user and a password, which no error repeats. Raises OfflineError, NotThereError or
+        ServerError.
         """
+        try:
+            url, login = split_credentials(url)
+        except ValueError as error:
+            raise ServerError(f"{without_credentials(url)} is no address to fetch from.") from error
 
         def attempt() -> RemoteFile:
-            with self._get(url, {"Range": "bytes=0-3"}) as response:
+            with self._get(url, {"Range": "bytes=0-3"}, login) as response:
                 etag = response.headers.get("ETag")
                 if response.status_code == 206:
                     start, stop, size = _content_range(response, url)
@@ -128,8 +136,9 @@ class Client(Closing):
                         raise ServerError(f"{url}: asked for the first 4 bytes, the server sent others.")
                     # No more of it is read than was asked for, whatever is sent.
                     self._count(len(next(response.iter_content(4), b"")))
-                    return RemoteFile(url, size, etag, ranges=True)
-                return RemoteFile(url, _number(response.headers.get("Content-Length")), etag, ranges=False)
+                    return RemoteFile(url, size, etag, ranges=True, login=login)
+                length = _number(response.headers.get("Content-Length"))
+                return RemoteFile(url, length, etag, ranges=False, login=login)
 
         return self._persist(attempt, url, note=note)
 
@@ -185,7 +194,7 @@ class Client(Closing):
             try:
                 self._wait(cancelled)
                 received = 0
-                with self._get(remote.url, {}) as response:
+                with self._get(remote.url, {}, remote.login) as response:
                     if response.status_code != 200:
                         raise ServerError(_unexpected(response, remote.url))
                     for chunk in self._body(response):
@@ -212,7 +221,7 @@ class Client(Closing):
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if remote.etag and not remote.etag.startswith("W/"):
             headers["If-Range"] = remote.etag
-        with self._get(remote.url, headers) as response:
+        with self._get(remote.url, headers, remote.login) as response:
             if response.status_code == 416:
                 raise ChangedArchiveError(_changed(remote, "it is shorter than before"))
             etag = response.headers.get("ETag")
@@ -253,17 +262,18 @@ class Client(Closing):
             raise _Later("the connection was cut") from error
 
     @contextmanager
-    def _get(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+    def _get(self, url: str, headers: dict[str, str], login: Login | None) -> Iterator[requests.Response]:
         """An answer, its body not yet read; faults that pass are _Later."""
         try:
-            response = self._follow(url, headers)
+            response = self._follow(url, headers, login)
         except requests.exceptions.SSLError as error:
             raise ServerError(
                 f"{_host(url)} could not prove who it is ({_cause(error)}). Behind a proxy that inspects "
                 "traffic, set REQUESTS_CA_BUNDLE to the file with its certificates."
             ) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise ServerError(f"{url} is no address to fetch from: {error}.") from error
+            reason = without_credentials(str(error))
+            raise ServerError(f"{url} is no address to fetch from: {reason}.") from error
         except requests.exceptions.TooManyRedirects as error:
             raise ServerError(f"{url} leads from one address to the next without end.") from error
         except requests.exceptions.ProxyError as error:
@@ -276,10 +286,14 @@ class Client(Closing):
             self._check(response, url)
             yield response
 
-    def _follow(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """The answer at the end of all redirects; the bodies of these are not read, as requests would."""
+    def _follow(self, url: str, headers: dict[str, str], login: Login | None) -> requests.Response:
+        """The answer at the end of all redirects; the bodies of these are not read, as requests would.
+
+        User and password are sent to no other server than the one they are for.
+        """
         session, address = self._session(), url
         for _ in range(session.max_redirects):
+            same = urlsplit(address)[:2] == urlsplit(url)[:2]
             response = session.get(
                 address,
                 # Compressed on the way, the bytes would be others than those of the archive.
@@ -287,6 +301,7 @@ class Client(Closing):
                 stream=True,
                 timeout=self._timeout,
                 proxies=self._proxies,
+                auth=None if login is None or not same else requests.auth.HTTPBasicAuth(*login),
             )
             target = session.leads_to(response)
             if target is None:
@@ -294,7 +309,10 @@ class Client(Closing):
             response.close()
             address = urljoin(address, target)
             if urlsplit(url).scheme == "https" and urlsplit(address).scheme != "https":
-                raise ServerError(f"{url} leads to {address}, which is not encrypted; it is not followed.")
+                raise ServerError(
+                    f"{url} leads to {without_credentials(address)}, which is not encrypted; it is not "
+                    "followed."
+                )
         raise requests.exceptions.TooManyRedirects
 
     def _check(self, response: requests.Response, url: str) -> None:
@@ -401,7 +419,7 @@ def _cause(error: BaseException) -> str:
     """The innermost reason of an error of requests, which wraps several others."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return str(error).strip() or type(error).__name__
+    return without_credentials(str(error)).strip() or type(error).__name__
 
 
 def _changed(remote: RemoteFile, how: str) -> str:

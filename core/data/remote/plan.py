@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
+from core.addresses import without_credentials
 from core.data.remote.archive import Directory, Member, RemoteArchive, open_local
 from core.data.remote.catalogue import Catalogue
 from core.data.remote.client import Client, Note, RemoteFile
@@ -61,7 +62,7 @@ class Source:
     Attributes
     ----------
     name : its key in the catalogue
-    url : its address
+    url : its address, without user and password
     size : its length in bytes
     directory : what it holds
     remote : where it is on a server; None where it lies on this disk
@@ -222,11 +223,12 @@ class _Library:
         return self.open[name]
 
     def _look(self, name: str) -> Source | WholeArchive | None:
-        url, path = self.catalogue.address(name), self.folder / ARCHIVES / self.catalogue.archives[name].file
+        address = self.catalogue.address(name)
+        url, path = without_credentials(address), self.folder / ARCHIVES / self.catalogue.archives[name].file
         if path.is_file():
             return Source(name, url, path.stat().st_size, open_local(path, str(path)), local=path)
         try:
-            remote = self.client.look(url, note=self.note)
+            remote = self.client.look(address, note=self.note)
         except NotThereError as error:
             self.remarks.append(str(error))
             return None

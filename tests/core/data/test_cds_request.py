@@ -141,6 +141,28 @@ def test_a_failed_request_leaves_what_came_and_the_same_call_goes_on(tmp_path):
     assert len(again.asked) == 2
 
 
+def test_the_same_request_twice_at_once_never_shares_a_file(tmp_path):
+    requests = era5_requests(DOMAIN, "2020-03-01", "2020-03-01")[:1]
+    contents = iter((b"of the second", b"of the first"))
+
+    class Nested:
+        """Asks for the same once more while its own answer is on the way."""
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def retrieve(self, name, request, target):
+            Path(target).write_bytes(b"half")
+            if self.inner is not None:
+                list(send(requests, tmp_path, self.inner))
+            assert Path(target).read_bytes() == b"half"
+            Path(target).write_bytes(next(contents))
+
+    (delivered,) = send(requests, tmp_path, Nested(Nested(None)))
+    assert delivered.path.read_bytes() == b"of the first"
+    assert list(tmp_path.iterdir()) == [delivered.path]
+
+
 def test_without_cdsapi_or_its_configuration(tmp_path, monkeypatch):
     requests = era5_requests(DOMAIN, "2020-03-01", "2020-03-01")
     for name in ("CDSAPI_URL", "CDSAPI_KEY"):

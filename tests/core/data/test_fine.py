@@ -174,6 +174,22 @@ def test_winds_that_can_not_be_turned(tmp_path):
     assert not (tmp_path / "both.zarr").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "told", "stated"),
+    [
+        ({"u": "grid_eastward_wind", "v": "grid_northward_wind"}, "earth", "its rotated grid"),
+        ({"u": "eastward_wind", "v": "northward_wind"}, "grid", "Earth"),
+    ],
+)
+def test_what_a_file_says_of_its_winds_is_not_overruled(tmp_path, names, told, stated):
+    dataset = winds(stamps(hours=1), **names)
+    with pytest.raises(Era5Error, match=rf"U_10M is relative to {stated}, as the file says, .* '{told}'"):
+        put(tmp_path, dataset, winds=told)
+    assert not (tmp_path / "both.zarr").exists()
+    # What agrees with the file is no contradiction.
+    put(tmp_path, dataset, winds={"earth": "grid", "grid": "earth"}[told])
+
+
 def rain(times):
     generator = np.random.default_rng(0)
     return generator.gamma(0.5, 2.0, (len(times), ROWS.size, COLUMNS.size))

@@ -1,5 +1,6 @@
 """The published data set: from files in its layout to a store with the numbers they were made of."""
 
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -13,9 +14,11 @@ import torch
 import zstandard
 
 from core.data.published import PublishedError, ingest
+from core.data.published_files import BORDERS
 from core.data.published_static import FILES
 from core.data.store import Store
 from core.domain import ITALY, Domain
+from core.outlines import stored_outlines
 from core.published_normalization import NormalizationError
 from core.variables import PREDICTORS, TARGETS, VARIABLES
 from tests.published_layout import (
@@ -113,6 +116,27 @@ def test_days_by_name_and_by_range_and_later_ones(folder: Path, source: Store, t
     report = ingest(folder, out)
     assert (report.hours, report.held) == (0, 4)
     assert "4 hours are in it already" in " ".join(report.sentences())
+
+
+def test_outlines_come_along_or_are_named(folder: Path, source: Store, tmp_path: Path) -> None:
+    out, file = tmp_path / "out.zarr", folder / "plotting_resources" / BORDERS
+    file.parent.mkdir()
+    file.write_text("{}")
+    report = ingest(folder, out, days="2014-12-28")
+    assert [note for note in report.notes if f"{file} is no GeoJSON" in note and "those" not in note]
+    assert stored_outlines(Store.open(out)) is None
+    left, _, _, top = source.domain.fine.extent
+    line = [[left + 100, top - 100], [left + 9_000, top - 9_000]]
+    file.write_text(json.dumps({"type": "LineString", "coordinates": line}))
+    report = ingest(folder, out)
+    assert f"Maps show the outlines of {BORDERS}." in report.notes
+    found = stored_outlines(Store.open(out))
+    assert found is not None
+    np.testing.assert_allclose(found["coastline"][0], [left + 100, left + 9_000, np.nan])
+    check(Store.open(out), source)
+    # What a store has, it keeps.
+    file.write_text("{}")
+    assert not [note for note in ingest(folder, out).notes if "outlines" in note]
 
 
 def test_earlier_days_need_a_new_store(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Zarr stores over HTTP: only what is wanted is read, failures are retried, nothing is unpickled."""
 
+import base64
 import json
 import pickle
 import socket
@@ -25,7 +26,7 @@ WANTED = TIMES[24:27]
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder, notes what was asked for, fails as often as it is told to."""
+    """Serves a folder, notes what was asked for, fails as often as it is told to; may ask who is there."""
 
     def __init__(self, *args, asked, failures, **options):
         self.asked, self.failures = asked, failures
@@ -33,6 +34,9 @@ class Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self):
         self.asked.append(self.path)
+        if self.failures.get("login", self.headers["Authorization"]) != self.headers["Authorization"]:
+            self.send_error(401)
+            return
         name = self.path.rsplit("/", 2)[-2]
         if self.failures.get(name, 0) > 0:
             self.failures[name] -= 1
@@ -142,6 +146,21 @@ def test_only_the_hours_and_variables_wanted_are_read(tmp_path, serve, zarr_form
     # Of 72 hours those wanted, and at most the one before.
     assert {24, 25, 26} <= hours <= {23, 24, 25, 26}
     assert not any("total_cloud_cover" in path and path[-1].isdigit() for path in asked)
+
+
+def test_a_password_in_the_address_is_used_and_neither_shown_nor_kept(tmp_path, serve):
+    write_arco(tmp_path / "arco.zarr", 3)
+    address, _, failures = serve(tmp_path)
+    failures["login"] = f"Basic {base64.b64encode(b'me:secret').decode()}"
+    source = f"{address.replace('://', '://me:secret@')}/arco.zarr"
+    report = put(source, tmp_path / "s.zarr", start=WANTED[0], end=WANTED[0])
+    store = Store.open(tmp_path / "s.zarr")
+    assert f"{address}/arco.zarr" in store.attrs["source"]
+    assert "secret" not in f"{store.attrs} {report}"
+    for wrong in (source.replace("secret", "secrets"), source.replace("arco", "absent"), source + "/t2m"):
+        with pytest.raises(Era5Error, match=r"arco|absent") as error:
+            put(wrong, tmp_path / "t.zarr", start=WANTED[0], end=WANTED[0])
+        assert "secret" not in str(error.value)
 
 
 def test_a_store_of_format_3_without_consolidated_metadata(tmp_path, serve):

@@ -159,6 +159,8 @@ def test_the_same_name_twice_is_refused(tmp_path, opened):
             archive.writestr("a/x", b"2")
     with pytest.raises(MemberError, match="x more than once: 'a/x' and 'a/x'"):
         opened("a.zip").directory.find("x")
+    with pytest.raises(MemberError, match=r"a\.zip holds 'a/x' more than once\."):
+        opened("a.zip").directory.files_in("a")
 
 
 def test_hostile_members_in_a_folder_are_refused(tmp_path, opened):

@@ -1,5 +1,6 @@
 """Requests of parts of files, and what comes back when servers do not keep to their word."""
 
+import base64
 import io
 import socket
 import threading
@@ -293,6 +294,60 @@ def test_a_server_that_never_answers():
 def test_addresses_that_are_none(client, address):
     with pytest.raises(ServerError, match="no address"):
         client.look(address)
+
+
+def with_login(address, login="me:s%2Fecr%40t"):
+    return address.replace("://", f"://{login}@")
+
+
+def authorization(served):
+    """What each request said of who sends it: user and password."""
+    words = [headers.get("Authorization", "") for _, headers in served.requests]
+    return [base64.b64decode(word.removeprefix("Basic ")).decode() for word in words]
+
+
+def test_a_password_in_the_address_is_sent_and_not_kept(served, client, tmp_path):
+    remote = client.look(with_login(f"{served.address}/file"))
+    assert client.read(remote, 0, 10) == DATA[:10]
+    assert list(client.whole(remote, len(DATA)))
+    assert authorization(served) == ["me:s/ecr@t"] * 3
+    assert remote.url == f"{served.address}/file"
+    assert "ecr" not in repr(remote)
+
+
+def test_a_password_is_sent_to_no_other_server(served, client, tmp_path):
+    with serving(tmp_path) as other:
+        served.faults.statuses = [(302, {"Location": f"{other.address}/file"})]
+        assert client.look(with_login(f"{served.address}/file")).size == len(DATA)
+        assert authorization(served) == ["me:s/ecr@t"]
+        assert authorization(other) == [""]
+        served.faults.statuses = [(302, {"Location": "/file?again"})]
+        client.look(with_login(f"{served.address}/file"))
+        assert authorization(served) == ["me:s/ecr@t"] * 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [(404, {}), (401, {}), (503, {}), (302, {"Location": "nonsense://me:s%2Fecr%40t@host"})],
+    ids=["absent", "refused", "busy", "moved"],
+)
+def test_no_error_repeats_a_password(served, client, fault):
+    served.faults.statuses = [fault] * 8
+    with pytest.raises(ServerError) as error:
+        client.look(with_login(f"{served.address}/file"))
+    assert "ecr" not in str(error.value)
+    assert served.address.removeprefix("http://") in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@127.0.0.1:9/file", "http://me:secret@[half"])
+def test_no_error_of_an_address_repeats_a_password(address):
+    with Client(pause=0.01) as client, pytest.raises((OfflineError, ServerError)) as error:
+        client.look(address)
+    assert "secret" not in str(error.value)
+    proxy = "http://me:secret@127.0.0.1:9"
+    with Client(proxy=proxy, pause=0.01) as client, pytest.raises(OfflineError) as error:
+        client.look("http://data.invalid/file")
+    assert "secret" not in str(error.value)
 
 
 def test_a_proxy_by_name(served, monkeypatch):
