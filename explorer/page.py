@@ -106,6 +106,10 @@ class Explorer:
         )
         self._switch.param.watch(lambda event: self._choose_view(event.new), "value")
         self.keys = Keys(session, self.player, lambda: self._switch.options)
+        self._main = pn.Column(
+            self._error, self._note, self._body, self.keys,
+            sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
+        )  # fmt: skip
         self.page = pmui.Page(
             title=TITLE,
             logo=LOGO,
@@ -117,12 +121,7 @@ class Explorer:
                 )
             ],
             sidebar=[self.sidebar],
-            main=[
-                pn.Column(
-                    self._error, self._note, self._body, self.export, self.keys,
-                    sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
-                )
-            ],
+            main=[self._main],
             busy_indicator=None,
             sidebar_width=WIDTH,
             sidebar_resizable=False,
@@ -155,10 +154,15 @@ class Explorer:
         self._update_body()
 
     def complete(self) -> None:
-        """Add what the page begins without: the view, and once that can be seen what is lower in the sidebar."""
+        """Add what the page begins without: the view, and once that can be seen what can't be seen at first."""
         self._complete = True
         self._update_body()
-        self._after(MAPS_TIME, self.sidebar.complete)
+        self._after(MAPS_TIME, self._add_rest)
+
+    def _add_rest(self) -> None:
+        self.sidebar.complete()
+        with together(), adding():
+            self._main.append(self.export)
 
     def close(self) -> None:
         """The visitor left."""

@@ -78,6 +78,14 @@ class ExportDialog(pn.viewable.Viewer):
         )  # fmt: skip
         self._copy.js_on_click(args={"source": self._plain, "button": self._copy}, code=COPY)
         self.dialog = pmui.Dialog(
+            self._about,
+            _row("Data", self._captions["nc"], self._buttons["nc"]),
+            _row("Raster", self._captions["tif"], self._map, self._buttons["tif"]),
+            _row("Figure", self._captions["figure"], self._buttons["png"], self._buttons["pdf"]),
+            _row("Table", self._captions["csv"], self._buttons["csv"]),
+            _row("Command", block(COMMAND, align="center"), self._copy),
+            self._command,
+            self._status,
             title="Export", title_variant="h6", show_close_button=True, close_on_click=True, width_option="md",
             sx={"& .MuiIconButton-root": {"color": "inherit"}},  # the cross, else dark on dark
         )  # fmt: skip
@@ -89,17 +97,6 @@ class ExportDialog(pn.viewable.Viewer):
 
     def open(self) -> None:
         """Open the dialog over what is shown now."""
-        if not self.dialog.objects:  # a page that opens need not wait for what few visitors open
-            self.dialog.objects = [
-                self._about,
-                _row("Data", self._captions["nc"], self._buttons["nc"]),
-                _row("Raster", self._captions["tif"], self._map, self._buttons["tif"]),
-                _row("Figure", self._captions["figure"], self._buttons["png"], self._buttons["pdf"]),
-                _row("Table", self._captions["csv"], self._buttons["csv"]),
-                _row("Command", block(COMMAND, align="center"), self._copy),
-                self._command,
-                self._status,
-            ]
         self._status.object = ""
         self.dialog.open = True
         self._update()
