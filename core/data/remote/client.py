@@ -293,7 +293,6 @@ class Client(Closing):
         """
         session, address = self._session(), url
         for _ in range(session.max_redirects):
-            same = urlsplit(address)[:2] == urlsplit(url)[:2]
             response = session.get(
                 address,
                 # Compressed on the way, the bytes would be others than those of the archive.
@@ -301,13 +300,22 @@ class Client(Closing):
                 stream=True,
                 timeout=self._timeout,
                 proxies=self._proxies,
-                auth=None if login is None or not same else requests.auth.HTTPBasicAuth(*login),
+                auth=(
+                    requests.auth.HTTPBasicAuth(*login)
+                    if login is not None and not session.should_strip_auth(url, address)
+                    else None
+                ),
             )
             target = session.leads_to(response)
             if target is None:
                 return response
             response.close()
-            address = urljoin(address, target)
+            try:
+                address = urljoin(address, target)
+            except ValueError as error:
+                raise ServerError(
+                    f"{url} leads to {without_credentials(target)}, which is no address to fetch from."
+                ) from error
             if urlsplit(url).scheme == "https" and urlsplit(address).scheme != "https":
                 raise ServerError(
                     f"{url} leads to {without_credentials(address)}, which is not encrypted; it is not "
