@@ -133,8 +133,9 @@ def test_outlines_in_a_store_that_are_damaged(store, tmp_path, damage, monkeypat
         group.create_array("x", data=np.ones(4, "c16"), dimension_names=("point",), overwrite=True)
     elif damage == "lengths":
         # Nothing but a few words on the disk, and more than any memory where it is read.
+        names = ("point", "more")
         group.create_array(
-            "x", shape=(4, 10**13), chunks=(4, 1), dtype="f8", dimension_names=("point", "more"), overwrite=True
+            "x", shape=(4, 10**13), chunks=(4, 1), dtype="f8", dimension_names=names, overwrite=True
         )
     elif damage == "absent":
         del group["y"]
