@@ -291,7 +291,7 @@ class Client(Closing):
 
         User and password are sent to no other server than the one they are for.
         """
-        session, address = self._session(), url
+        session, address, same = self._session(), url, True
         for _ in range(session.max_redirects):
             response = session.get(
                 address,
@@ -300,11 +300,7 @@ class Client(Closing):
                 stream=True,
                 timeout=self._timeout,
                 proxies=self._proxies,
-                auth=(
-                    requests.auth.HTTPBasicAuth(*login)
-                    if login is not None and not session.should_strip_auth(url, address)
-                    else None
-                ),
+                auth=None if login is None or not same else requests.auth.HTTPBasicAuth(*login),
             )
             target = session.leads_to(response)
             if target is None:
@@ -312,6 +308,7 @@ class Client(Closing):
             response.close()
             try:
                 address = urljoin(address, target)
+                same = not session.should_strip_auth(url, address)
             except ValueError as error:
                 raise ServerError(
                     f"{url} leads to {without_credentials(target)}, which is no address to fetch from."

@@ -361,8 +361,9 @@ def test_which_server_is_the_same_one(client, monkeypatch, first, then, sent):
         (503, {}),
         (302, {"Location": "nonsense://me:s%2Fecr%40t@host"}),
         (302, {"Location": "http://me:s%2Fecr%40t@[host"}),
+        (302, {"Location": "http://me:s%2Fecr%40t@host:99999"}),
     ],
-    ids=["absent", "refused", "busy", "moved", "nowhere"],
+    ids=["absent", "refused", "busy", "moved", "nowhere", "no port"],
 )
 def test_no_error_repeats_a_password(served, client, fault):
     served.faults.statuses = [fault] * 8
