@@ -48,7 +48,7 @@ def demo(
         with progress_bar("Synthetic weather") as progress:
             write_nature_run(out_path, place, fields, config, chosen, workers=workers, progress=progress)
     except KeyboardInterrupt:
-        err.print(f"Stopped. What is done is kept in {out_path}; the same command continues it.")
+        say(f"Stopped. What is done is kept in {out_path}; the same command continues it.", err)
         raise typer.Exit(130) from None
     show_store(out_path)
 

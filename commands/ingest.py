@@ -237,7 +237,7 @@ def ingest_published(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        err.print(f"Stopped. What is done is kept in {out_path}; the same command continues it.")
+        say(f"Stopped. What is done is kept in {out_path}; the same command continues it.", err)
         raise typer.Exit(130) from None
     for line in report.sentences():
         say(line)

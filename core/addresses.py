@@ -12,9 +12,13 @@ _CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s:]*:(?!\d+[/?#\s])\S*)@"
 # The second kind is a password with a letter such as / in it, which should be written as %2F.
 
 
+_ALONE = re.compile(r"^([a-z][a-z0-9+.-]+:/{1,2})[^/?#]*@", re.IGNORECASE)
+# An address that is all of the text may hold spaces, which should be written as %20.
+
+
 def without_credentials(text: str) -> str:
     """A text with ``https://user:password@host/...`` in it as ``https://host/...``."""
-    return _CREDENTIALS.sub("", text)
+    return _CREDENTIALS.sub("", _ALONE.sub(r"\1", text))
 
 
 def split_credentials(address: str) -> tuple[str, Login | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,12 @@ def lock_file(path: Path) -> IO[str] | None:
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
+        try:
+            file = path.open("a")
+        except FileNotFoundError:
+            if path.is_symlink():  # to nothing
+                raise
+            continue  # whoever held it removed the folder in between
         if sys.platform == "win32":
             return file
         import fcntl
@@ -38,6 +44,21 @@ def lock_file(path: Path) -> IO[str] | None:
             if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file
         file.close()
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder whose lock is held, as far as it can be; the lock last, so that none begins before."""
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.name == LOCK:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 @contextmanager

@@ -37,9 +37,9 @@ def read_lines(path: str | Path) -> tuple[str | None, NDArray[np.float64]]:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise GeoJsonError(f"{path} has more than {MOST_BYTES // 10**6} MB, too much for outlines.")
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
         crs = _crs(content)
-        lines = [_points(line) for line in _lines(content, 0)]
+        lines = [points for line in _lines(content, 0) if len(points := _points(line))]
     except GeoJsonError:
         raise
     except OSError as error:

@@ -100,9 +100,9 @@ def stored_outlines(store: Store) -> dict[str, Line] | None:
         with xr.open_zarr(str(store.path), group=GROUP, consolidated=False, chunks=None) as dataset:
             if not 0 < dataset.sizes["point"] <= MOST_POINTS:
                 raise ValueError(f"{dataset.sizes['point']} points")
+            if not dataset["x"].dims == dataset["y"].dims == ("point",):  # before memory is taken for them
+                raise ValueError("x and y have other shapes")
             x, y = (dataset[axis].values.astype(np.float64, casting="same_kind") for axis in ("x", "y"))
-        if not x.shape == y.shape == (dataset.sizes["point"],):
-            raise ValueError("x and y have other shapes")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise StoreError(f"/{GROUP} of {store.path} can't be read: {error}") from error
     none = np.empty(0)

@@ -41,8 +41,13 @@ def adding() -> Iterator[None]:
     if document is None:
         yield
         return
-    with document.models.freeze():
+    frozen = document.models.freeze()
+    frozen.__enter__()
+    try:
         yield
+    finally:
+        # Bokeh's own block does not end where what is inside fails, and would look at nothing ever after.
+        frozen.__exit__(None, None, None)
 
 
 def _locked(document: Document) -> bool:

@@ -1,8 +1,8 @@
 """Fields as 16-bit codes for the wire, and the colour scale that reads the codes.
 
 Code 0 is "no value"; codes 1 to 65535 lie evenly over all values of the fields that share a scale, outliers
-included, so that a hover decodes to some 1e-5 of their spread. Half the bytes of float32, and a map switches
-in two thirds of the time.
+included, and over the colour range around which a scale was made, so that a hover decodes to some 1e-5 of
+what they span together. Half the bytes of float32, and a map switches in two thirds of the time.
 """
 
 from __future__ import annotations

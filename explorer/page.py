@@ -156,8 +156,10 @@ class Explorer:
     def complete(self) -> None:
         """Add what the page begins without: the view, and once that can be seen what can't be seen at first."""
         self._complete = True
-        self._update_body()
-        self._after(MAPS_TIME, self._add_rest)
+        try:
+            self._update_body()
+        finally:  # without the view there are still other hours and views to choose
+            self._after(MAPS_TIME, self._add_rest)
 
     def _add_rest(self) -> None:
         self.sidebar.complete()
@@ -200,10 +202,10 @@ class Explorer:
 
         Views are made when they are first looked at, and stay, hidden while another shows.
         """
-        # In one message: a change of a new view may otherwise overtake the view itself.
         if not self._complete and not self.session.problem:
             return
         new = not self.session.problem and self.session.view not in self._views
+        # In one message: a change of a new view may otherwise overtake the view itself.
         with together(), adding() if new else nullcontext():
             self._place_body()
 

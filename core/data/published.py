@@ -43,7 +43,7 @@ from core.data.published_units import to_si
 from core.data.samples import MeanStd
 from core.data.store import HOURS_PER_SHARD, Store
 from core.domain import ITALY, Domain, DomainError
-from core.file_lock import LOCK, claimed
+from core.file_lock import LOCK, claimed, clear
 from core.geojson import GeoJsonError
 from core.outlines import add_outlines, has_outlines
 from core.plural import are, counted
@@ -150,7 +150,7 @@ def ingest(
         with ExitStack() as opened:
             if not opened.enter_context(claimed(scratch / LOCK)):
                 raise PublishedError(f"Another process writes {out}; wait for it.")
-            opened.callback(shutil.rmtree, scratch, ignore_errors=True)
+            opened.callback(clear, scratch)
             existing = Store.open(out, mode="a") if out.exists() else None
             predictors, domain = _first_look(chosen, existing, static, folder, scratch)
             held, more = _choose_targets(chosen, existing, targets)

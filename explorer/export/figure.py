@@ -1,6 +1,6 @@
 """The maps as a figure for paper: projected axes with a graticule, one colour bar, fonts that can be read.
 
-Drawn with matplotlib's objects and the outlines that come with the program, so no display and no network are
+Drawn with matplotlib's objects and the outlines of the store or the program, so no display and no network are
 needed. All sizes are millimetres on paper; the figure is as wide as two columns of a journal.
 """
 

@@ -14,6 +14,9 @@ from core.addresses import split_credentials, without_credentials
         ("https://me:se/cr?e#t@host/a", "https://host/a"),
         ("no 'http://me:secret@a/b' nor s3://key:secret@c", "no 'http://a/b' nor s3://c"),
         ("simplecache::https://me:secret@host/a", "simplecache::https://host/a"),
+        ("https://me:my se cret@host/a", "https://host/a"),
+        ("https://me:se\tcr\net@host/a", "https://host/a"),
+        ("https:/me:secret@host/a", "https:/host/a"),
         ("https://host/@scope/a@2", "https://host/@scope/a@2"),
         ("https://host:8000/@scope", "https://host:8000/@scope"),
         ("somebody@example.org", "somebody@example.org"),
@@ -28,5 +31,6 @@ def test_split():
         "https://host/a",
         (b"me", "s/ecrét".encode()),
     )
+    assert split_credentials("https://me:my secret@host/a") == ("https://host/a", (b"me", b"my secret"))
     assert split_credentials("https://token@host/a") == ("https://host/a", (b"token", b""))
     assert split_credentials("https://host/@a") == ("https://host/@a", None)

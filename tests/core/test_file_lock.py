@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.file_lock import claimed, lock_file
+from core.file_lock import LOCK, claimed, clear, lock_file
 
 HOLD = """
 import sys, time
@@ -81,3 +81,42 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_made_anew(
         assert len(tries) == 2
         monkeypatch.undo()
         assert lock_file(path) is None
+
+
+def test_a_folder_that_is_removed_before_the_lock_is_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, made = Path.mkdir, []
+
+    def removed_at_first(path: Path, *given: Any, **options: Any) -> None:
+        mkdir(path, *given, **options)
+        made.append(path)
+        if len(made) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", removed_at_first)
+    with claimed(tmp_path / "folder" / LOCK) as alone:
+        assert alone
+    assert len(made) == 2
+
+
+def test_the_lock_of_a_folder_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    for path in (folder / "parts" / "a", folder / "z", elsewhere / "kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "link").symlink_to(elsewhere)
+    unlink, removed = Path.unlink, []
+
+    def follow(path: Path, **options: Any) -> None:
+        unlink(path, **options)
+        removed.append(path.name)
+        if path.name == LOCK:
+            assert list(folder.iterdir()) == []
+
+    monkeypatch.setattr(Path, "unlink", follow)
+    with claimed(folder / LOCK):
+        clear(folder)
+    assert removed[-1] == LOCK
+    assert not folder.exists()
+    assert (elsewhere / "kept").exists()

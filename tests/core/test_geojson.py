@@ -56,6 +56,11 @@ def test_coordinate_systems(tmp_path, name, crs):
     assert read_lines(write(tmp_path, content))[0] == crs
 
 
+def test_a_mark_of_the_byte_order_is_passed_over(tmp_path):
+    path = write(tmp_path, "\ufeff" + json.dumps(line([*SQUARE])))
+    assert len(read_lines(path)[1]) == len(SQUARE) + 1
+
+
 def line(coordinates, **more):
     return {"type": "LineString", "coordinates": coordinates, **more}
 
@@ -79,6 +84,7 @@ def line(coordinates, **more):
         ({"type": "FeatureCollection", "features": [3]}, "not as they must be"),
         ({"type": "Circle"}, "of the type 'Circle'"),
         ({"type": "FeatureCollection", "features": []}, "holds no line"),
+        (line([]), "holds no line"),
         ({"type": "Point", "coordinates": [1, 2]}, "holds no line"),
         (line(SQUARE, crs={"properties": {"name": "+proj=longlat +nadgrids=/etc/passwd"}}), "none of EPSG's"),
         (line(SQUARE, crs={"properties": {"name": ["EPSG:3035"]}}), "not as they must be"),

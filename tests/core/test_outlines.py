@@ -132,7 +132,11 @@ def test_outlines_in_a_store_that_are_damaged(store, tmp_path, damage, monkeypat
     if damage == "complex":
         group.create_array("x", data=np.ones(4, "c16"), dimension_names=("point",), overwrite=True)
     elif damage == "lengths":
-        group.create_array("x", data=np.zeros((4, 2)), dimension_names=("point", "more"), overwrite=True)
+        # Nothing but a few words on the disk, and more than any memory where it is read.
+        names = ("point", "more")
+        group.create_array(
+            "x", shape=(4, 10**13), chunks=(4, 1), dtype="f8", dimension_names=names, overwrite=True
+        )
     elif damage == "absent":
         del group["y"]
     else:

@@ -6,8 +6,9 @@ import pytest
 from bokeh.document import Document
 from bokeh.document.events import ModelChangedEvent
 from bokeh.models import Div
+from panel.io.state import set_curdoc
 
-from explorer.batch import together
+from explorer.batch import adding, together
 
 
 def document(monkeypatch: pytest.MonkeyPatch, *, locked: bool) -> tuple[Document, Div, list[str]]:
@@ -43,6 +44,25 @@ def test_without_the_lock_changes_wait_for_the_next_turn(monkeypatch: pytest.Mon
     assert sent == ["one"]
     model.text = "two"
     assert sent == ["one", "two"]
+
+
+def test_models_are_known_after_what_is_added_even_after_a_failure():
+    made, first, second = Document(), Div(), Div()
+
+    def fail() -> None:
+        with adding():
+            made.add_root(first)
+            assert first.id not in made.models
+            raise KeyError
+
+    with set_curdoc(made):
+        with pytest.raises(KeyError):
+            fail()
+        assert first.id in made.models
+        with adding(), adding():
+            made.add_root(second)
+            assert second.id not in made.models
+        assert second.id in made.models
 
 
 def test_a_failure_inside_sends_what_was_changed(monkeypatch: pytest.MonkeyPatch):

@@ -42,7 +42,7 @@ def _web_address(text: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        shown = without_credentials(text if "://" in text else f"://{text}").removeprefix("://")
+        shown = without_credentials(text if "://" in text else f"https://{text}").removeprefix("https://")
         login = "; in a user's name and password write / as %2F, # as %23, ? as %3F" if "@" in text else ""
         raise ValueError(f"{shown!r} must begin with https:// or http:// and name a server{login}")
     return text

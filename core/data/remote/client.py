@@ -291,9 +291,8 @@ class Client(Closing):
 
         User and password are sent to no other server than the one they are for.
         """
-        session, address = self._session(), url
+        session, address, same = self._session(), url, True
         for _ in range(session.max_redirects):
-            same = urlsplit(address)[:2] == urlsplit(url)[:2]
             response = session.get(
                 address,
                 # Compressed on the way, the bytes would be others than those of the archive.
@@ -307,7 +306,13 @@ class Client(Closing):
             if target is None:
                 return response
             response.close()
-            address = urljoin(address, target)
+            try:
+                address = urljoin(address, target)
+                same = not session.should_strip_auth(url, address)
+            except ValueError as error:
+                raise ServerError(
+                    f"{url} leads to {without_credentials(target)}, which is no address to fetch from."
+                ) from error
             if urlsplit(url).scheme == "https" and urlsplit(address).scheme != "https":
                 raise ServerError(
                     f"{url} leads to {without_credentials(address)}, which is not encrypted; it is not "

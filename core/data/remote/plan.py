@@ -24,7 +24,7 @@ from core.data.remote.words import (
     OfflineError,
     size_in_words,
 )
-from core.file_lock import LOCK, claimed
+from core.file_lock import LOCK, claimed, clear
 from core.plural import counted
 
 ARCHIVES = "archives"
@@ -272,7 +272,7 @@ def make_plan(
         with claimed(folder / WORK / LOCK) as alone:
             if not alone:
                 raise FetchError(f"Another process fetches into {folder}; wait for it.")
-            shutil.rmtree(folder / WORK, ignore_errors=True)
+            clear(folder / WORK)
     library = _Library(catalogue, folder, client, note)
     items: dict[str, Item] = {}
     present: list[str] = []

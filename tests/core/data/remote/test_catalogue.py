@@ -63,7 +63,12 @@ def test_mirrors():
         == "http://here:8000/copy/records/12941117/files/pretrained_models.zip?download=1"
     )
     assert catalogue.with_mirror("http://here/{file}").address("sample") == "http://here/sample_data.zip"
-    for mirror in ("me:secret@host", "ftp://me:secret@host/a", "https://me:sec/ret@host"):
+    for mirror in (
+        "me:secret@host",
+        "me:my secret@host",
+        "ftp://me:secret@host/a",
+        "https://me:sec/ret@host",
+    ):
         with pytest.raises(CatalogueError, match="must begin with https://") as error:
             read_catalogue().with_mirror(mirror)
         assert "ret" not in str(error.value)

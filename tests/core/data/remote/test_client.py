@@ -327,9 +327,43 @@ def test_a_password_is_sent_to_no_other_server(served, client, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("first", "then", "sent"),
+    [
+        ("http://host/a", "https://host/a", True),  # how servers lead to encryption
+        ("https://host/a", "https://host:443/b", True),
+        ("https://host/a", "https://host:8443/a", False),
+        ("https://host/a", "https://other/a", False),
+        ("http://host:8000/a", "https://host/a", False),
+    ],
+)
+def test_which_server_is_the_same_one(client, monkeypatch, first, then, sent):
+    asked = []
+
+    def get(session, address, *, auth, **_):
+        asked.append((address, auth is not None))
+        response = requests.Response()
+        response.status_code = 302 if len(asked) == 1 else 404
+        response.headers["Location"] = then
+        response.raw = io.BytesIO()
+        return response
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    with pytest.raises(NotThereError):
+        client.look(with_login(first))
+    assert asked == [(first, True), (then, sent)]
+
+
+@pytest.mark.parametrize(
     "fault",
-    [(404, {}), (401, {}), (503, {}), (302, {"Location": "nonsense://me:s%2Fecr%40t@host"})],
-    ids=["absent", "refused", "busy", "moved"],
+    [
+        (404, {}),
+        (401, {}),
+        (503, {}),
+        (302, {"Location": "nonsense://me:s%2Fecr%40t@host"}),
+        (302, {"Location": "http://me:s%2Fecr%40t@[host"}),
+        (302, {"Location": "http://me:s%2Fecr%40t@host:99999"}),
+    ],
+    ids=["absent", "refused", "busy", "moved", "nowhere", "no port"],
 )
 def test_no_error_repeats_a_password(served, client, fault):
     served.faults.statuses = [fault] * 8
