@@ -4,7 +4,7 @@
 
 starts the server with the models that ship, opens the page in Chromium (1280 x 800) and prints a table:
 seconds until the controls can be used and until the maps are drawn, on a server that has just started and
-for a later visitor (median of several), and the same of a page that has little but the same widgets
+for a later visitor (median of several), and the same of a page that has little but as many widgets
 (:mod:`benchmarks.plain_page`); seconds from pressing an arrow key to six maps of another hour drawn, both
 hours computed before; what is sent to the server while maps are moved and enlarged; memory of the server
 per further visitor; and how many of ``--visitors`` whose pages are open at once see another hour when all
@@ -205,7 +205,7 @@ def measure(browser: Browser, address: str, pid: int, visitors: int) -> Iterator
     each = (resident(pid) - before) / FURTHER
     yield f"memory of the server per further visitor (of {FURTHER})", f"{each:.0f} MB"
     close(browser)
-    yield "controls can be used, plain page of the same widgets", f"{controls_of_plain_page(browser):.1f} s"
+    yield "controls can be used, plain page", f"{controls_of_plain_page(browser):.1f} s"
     content, seconds = crowd(browser, address, visitors)
     yield (
         f"of {visitors} open pages, those that showed another hour when all asked for one",

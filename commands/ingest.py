@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,6 +80,11 @@ def ingest_era5(
     from core.data.time_span import time_span
 
     _check_kind_of_era5(context, request)
+    language_given = context.get_parameter_source("language")
+    if send and language_given is not None and language_given.name == "COMMANDLINE":
+        raise ValueError(
+            "--as is for requests that are printed, and --send prints none; leave one of them out."
+        )
     if request:
         _request_era5(domain, start, end, send, folder, margin, data_format, language)
         return
@@ -157,7 +163,7 @@ def _request_era5(
         return
     for done in send_all(requests, folder):
         say(f"{done.path} {'was there already' if done.kept else 'has come'}.")
-    say(f"Go on with: tramontana ingest era5 {folder}/era5-* --out data/era5.zarr")
+    say(f"Go on with: tramontana ingest era5 {shlex.quote(str(folder))}/era5-* --out data/era5.zarr")
 
 
 @ingest.command("fine")

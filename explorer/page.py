@@ -83,7 +83,10 @@ class Explorer:
         self._problem = block(sizing_mode="stretch_both", css_classes=["problem"])
         self._error = _alert("error")
         self._note = _alert("info")
-        self._body = pn.Column(sizing_mode="stretch_both", margin=0, styles={"min-height": "0"})
+        self._body = pn.Column(
+            block("<div class='caption'>Drawing…</div>", margin=(14, 14)),
+            sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
+        )  # fmt: skip
         self._badge = block(sizing_mode="fixed", width=104, height=22, margin=(0, 12), align="center")
         self._switch = pmui.RadioButtonGroup(
             label="",
