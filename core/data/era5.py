@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from core.data.era5_files import Era5Error, FileContent, Options, Times, members, open_files
+from core.data.era5_files import Era5Error, FileContent, Options, Series, Times, members, open_files
 from core.data.merging import (
     Accumulation,
     Fields,
@@ -114,8 +114,8 @@ class IngestReport:
             lines.append(f"Not in the files: {', '.join(self.missing_predictors)}.")
         if not self.orography:
             lines.append(
-                "No coarse orography: add a file with ERA5's surface geopotential (z) for lapse-rate "
-                "interpolation."
+                "No coarse orography: add a file with the surface geopotential (z) of the model that these "
+                "fields come from for lapse-rate interpolation."
             )
         return lines + list(self.notes)
 
@@ -190,6 +190,7 @@ def ingest(
                 f"{', '.join(PREDICTORS)} as well."
             )
         orography = _orography(contents, domain)
+        notes += _foreign_orography(contents)
         for predictor in merged:
             notes += predictor.notes()
         stamps, more = choose_hours(merged, hours)
@@ -306,8 +307,31 @@ def _within(stamps: Times, start: np.datetime64 | None, end: np.datetime64 | Non
     return kept
 
 
+def _foreign_orography(contents: Sequence[FileContent]) -> list[str]:
+    """A sentence where the height of the surface has another spacing than the temperature."""
+    heights = [content.orography for content in contents if content.orography is not None]
+    fields = [series for content in contents for series in content.series if series.predictor == "t2m"]
+    if not heights or not fields:
+        return []
+    height, own, wanted = heights[0], _spacing(heights[0]), _spacing(fields[0])
+    if own is None or wanted is None or np.isclose(own, wanted, rtol=0.02):
+        return []
+    return [
+        f"{height.label}: the height of the surface has a spacing of {own:.3g} degrees, the temperature "
+        f"one of {wanted:.3g}, so they may be of different models; lapse-rate interpolation needs the height "
+        "of the model itself."
+    ]
+
+
+def _spacing(series: Series) -> float | None:
+    """Distance of neighbouring latitudes [degree]; None where they are no axis."""
+    if series.latitude.ndim != 1 or series.latitude.size < 2:
+        return None
+    return float(np.median(np.abs(np.diff(series.latitude))))
+
+
 def _orography(contents: Sequence[FileContent], domain: Domain) -> Fields | None:
-    """Height of ERA5's surface on the coarse grid [m], interpolated like the temperature."""
+    """Height of the model's surface on the coarse grid [m], interpolated like the temperature."""
     regridders = Regridders(domain.coarse, domain.name)
     height: Fields | None = None
     for content in contents:

@@ -199,6 +199,11 @@ class EnsembleView(pn.viewable.Viewer):
                 "Rank of the truth among the members, over the points of the region. Flat (dashed) where the truth "
                 "could be one of them; high at both ends where they are too alike."
             )
+            size = ensemble.size
+            notes.append(
+                "The spread-skill ratio is the spread over the RMSE of the mean times "
+                f"√({size + 1}/{size}), which corrects for the number of members; 1 is right."
+            )
         if session.progress is not None and session.progress.active:
             notes.insert(0, describe(session))
         self._note.object = (

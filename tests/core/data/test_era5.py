@@ -359,14 +359,37 @@ def test_orography_comes_from_the_surface_geopotential(tmp_path):
     )
     np.testing.assert_array_equal(store.read_static()["orography"], static["orography"])
     assert any("constants.nc: lsm not needed" in note for note in report.notes)
+    assert not any("height of the surface" in note for note in report.notes)
     with pytest.raises(Era5Error, match=r"constants\.nc holds constant fields only"):
         put(files[1:], tmp_path / "none.zarr")
+
+
+def test_a_surface_of_another_spacing_is_named(tmp_path):
+    constants = xr.Dataset(
+        {
+            "z": (
+                ("latitude", "longitude"),
+                np.zeros((LATITUDE[::2].size, LONGITUDE.size)),
+                {"units": "m**2 s**-2"},
+            )
+        },
+        coords={"latitude": LATITUDE[::2], "longitude": LONGITUDE},
+    )
+    constants["z"].attrs["units"] = "m**2 s**-2"
+    files = [
+        write_old(fields(["t2m"], stamps(hours=1)), tmp_path / "t2m.nc"),
+        write_old(constants, tmp_path / "constants.nc"),
+    ]
+    (note,) = (note for note in put(files, tmp_path / "s.zarr").notes if "height of the surface" in note)
+    step = abs(LATITUDE[1] - LATITUDE[0])
+    assert f"constants.nc: the height of the surface has a spacing of {2 * step:.3g} degrees" in note
+    assert f"one of {step:.3g}, so" in note
 
 
 def test_without_a_geopotential_the_report_says_what_is_lost(tmp_path):
     report = put([write_new(fields(["t2m"], stamps(hours=1)), tmp_path / "t.nc")], tmp_path / "s.zarr")
     assert not report.orography
-    assert any("add a file with ERA5's surface geopotential" in line for line in report.sentences())
+    assert any("add a file with the surface geopotential" in line for line in report.sentences())
     assert any(line.startswith("Not in the files: msl, u10") for line in report.sentences())
 
 
