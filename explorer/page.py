@@ -109,10 +109,7 @@ class Explorer:
         )
         self._switch.param.watch(lambda event: self._choose_view(event.new), "value")
         self.keys = Keys(session, self.player, lambda: self._switch.options)
-        self._main = pn.Column(
-            self._error, self._note, self._body, self.keys,
-            sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
-        )  # fmt: skip
+        self._place_of_dialog = pn.Row(width=0, height=0, margin=0, sizing_mode="fixed")
         self.page = pmui.Page(
             title=TITLE,
             logo=LOGO,
@@ -124,7 +121,12 @@ class Explorer:
                 )
             ],
             sidebar=[self.sidebar],
-            main=[self._main],
+            main=[
+                pn.Column(
+                    self._error, self._note, self._body, self._place_of_dialog, self.keys,
+                    sizing_mode="stretch_both", margin=0, styles={"min-height": "0"},
+                )
+            ],
             busy_indicator=None,
             sidebar_width=WIDTH,
             sidebar_resizable=False,
@@ -167,7 +169,7 @@ class Explorer:
     def _add_rest(self) -> None:
         self.sidebar.complete()
         with together(), adding():
-            self._main.append(self.export)
+            self._place_of_dialog.append(self.export)
 
     def close(self) -> None:
         """The visitor left."""

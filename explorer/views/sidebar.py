@@ -114,14 +114,17 @@ class Sidebar(pn.viewable.Viewer):
             pn.Row(_title("Downscalers"), self.files.button, sizing_mode="stretch_width", margin=0),
             self.models,
         ]  # fmt: skip
-        show = [_title("Show"), self.variable, self.region]
         sampling = self.sampling.__panel__()
-        self._all = [
-            *top, self.files, sampling, *show, self.mode, self.reference, self.no_truth, self.pair, self.layers,
+        # Places of their own, so that what comes later leaves alone what is there: a menu may be open.
+        self._middle = _place(*([sampling] if sampling.visible else []))
+        self._end = _place()
+        self._middle_objects = [self.files, sampling]
+        self._end_objects = [
+            self.mode, self.reference, self.no_truth, self.pair, self.layers,
             _title("Colours"), self.palette, self.automatic, self.limits,
         ]  # fmt: skip
         self._layout = pn.Column(
-            *top, *([sampling] if sampling.visible else []), *show,
+            *top, self._middle, _title("Show"), self.variable, self.region, self._end,
             sizing_mode="stretch_width", margin=(0, 0, 20, 0),
         )  # fmt: skip
         self._follow_session()
@@ -141,7 +144,8 @@ class Sidebar(pn.viewable.Viewer):
         A browser takes some 50 ms for each of these controls, so they come when the maps are there.
         """
         with together(), adding():
-            self._layout.objects = self._all
+            self._middle.objects = self._middle_objects
+            self._end.objects = self._end_objects
 
     # ---------------------------------------------------------------- session -> widgets
 
@@ -348,6 +352,10 @@ class Sidebar(pn.viewable.Viewer):
                 session.current - session.current.astype("datetime64[D]")
             )
             session.go(int(there[np.argmin(np.abs(session.hours[there] - moment))]))
+
+
+def _place(*objects: Any) -> pn.Column:
+    return pn.Column(*objects, sizing_mode="stretch_width", margin=0)
 
 
 def _title(words: str) -> pn.pane.HTML:

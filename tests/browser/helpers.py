@@ -175,6 +175,7 @@ class Explorer:
             }"""
         )
         self.page.get_by_text("Coarse input").first.wait_for()
+        self.wait_for_text_to_go("Looking for downscalers")
         self.wait_for_text_to_go("computing")
 
     def wait_for_text_to_go(self, words: str) -> None:
