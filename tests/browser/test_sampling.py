@@ -25,7 +25,7 @@ def test_members_are_sampled_with_progress_seen_as_an_ensemble_and_cancelled(
     explorer: Explorer, tmp_path: Path
 ):
     page = explorer.page
-    explorer.open("models=quadratic&members=3&steps=40")
+    explorer.open("models=quadratic&members=3&steps=120")
     assert not page.get_by_role("button", name="Sample 3 members").is_visible()
     page.get_by_label(LABEL).check()
     page.locator(".panel-head", has_text=LABEL).wait_for()
